@@ -12,7 +12,8 @@ class Embeddings:
 
     Attributes:
         vectors: the embeddings, (N, D) float32, each row of L2 norm 1.
-        hash_codes: the hash codes, (N, bits // 8) uint8; the first value's bit is the most significant of the first byte.
+        hash_codes: the hash codes, (N, bits // 8) uint8; the first value's bit is the most significant of the
+            first byte.
     """
 
     vectors: NDArray[np.float32]

@@ -1,4 +1,5 @@
-"""What can go wrong in recognition, sorted by what the caller can do about it: reject, call an operator, or retry.
+"""What can go wrong in recognition, sorted by what the caller can do about it: reject, call an operator, or
+retry.
 
 "No product found" is a result and not an error, so it is not here.
 """
@@ -39,7 +40,9 @@ class ImageRefused(RecognitionError):
 
 
 class ModelRefused(RecognitionError):
-    """A model's card disagrees with its file, the runtime or the gallery: an operator must act, the message says how."""
+    """A model's card disagrees with its file, the runtime or the gallery: an operator must act, the message
+    says how.
+    """
 
 
 class GalleryUnavailable(RecognitionError):
@@ -47,4 +50,6 @@ class GalleryUnavailable(RecognitionError):
 
 
 class GalleryMismatch(RecognitionError):
-    """A collection is missing or is not what its generation says: an operator must rebuild or choose another one."""
+    """A collection is missing or is not what its generation says: an operator must rebuild or choose another
+    one.
+    """
