@@ -1,0 +1,406 @@
+"""From bytes to pixels: decode within bounds, turn upright, cut out, resize, and say what ails a picture.
+
+Sizes and boxes outside this module are always those of the full, upright picture, however small it was
+decoded.
+"""
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from recognition.errors import ImageRefused
+from recognition.model_card import Interpolation, ModelCard
+
+Box = tuple[float, float, float, float]
+Format = Literal["JPEG", "PNG", "WEBP"]
+
+# What a file of each format opens with. Only the first three are ever given to a decoder; the rest are known
+# by name to tell people what they sent.
+ACCEPTED: dict[Format, bytes] = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "WEBP": b"RIFF"}
+REFUSED = {
+    "a GIF": b"GIF8",
+    "a BMP": b"BM",
+    "a TIFF": b"II*\x00",
+    "a big-endian TIFF": b"MM\x00*",
+    "a PostScript file": b"%!PS",
+    "an EPS with preview": b"\xc5\xd0\xd3\xc6",
+    "a PDF": b"%PDF",
+    "a Photoshop file": b"8BPS",
+    "a JPEG XL": b"\xff\x0a",
+    "a JPEG 2000": b"\x00\x00\x00\x0cjP",
+}
+
+# A few megabytes can hold millions of empty PNG chunks or JPEG segments at a microsecond or more for each, or
+# thousands of passes over one huge progressive JPEG at 35 ms for each. Real files stay far below both limits:
+# encoders cut 20 MB into some thousand parts, and make ten passes.
+MAX_READS = 100_000
+MAX_PASSES = 20  # over a picture of ImageLimits.max_pixels; more over a smaller one
+
+WHITE = (255, 255, 255)
+PADDING_GREY = 127
+
+# EXIF orientation -> what turns the picture upright; 1 is upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
+
+PILLOW_FILTER = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+CUBIC_A = -0.75  # OpenCV's INTER_CUBIC; Pillow's own bicubic has -0.5
+ROWS_AT_ONCE = 32  # of a resized picture, so that its float rows stay in the cache
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What a picture may cost at most, and must show at least.
+
+    Attributes:
+        max_bytes: of the file.
+        max_pixels: width times height.
+        min_side: the shorter side in pixels.
+    """
+
+    max_bytes: int = 20_000_000
+    max_pixels: int = 50_000_000
+    min_side: int = 8
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A picture, upright and in colour.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB, read-only; smaller than width x height where it was decoded scaled.
+        width: of the full upright picture; all boxes are in these pixels.
+        height: likewise.
+        format: of the file.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    format: Format
+
+    def crop(self, box: Box, margin: float = 0.0) -> NDArray[np.uint8]:
+        """Cut a box out.
+
+        Args:
+            box: x1, y1, x2, y2 in pixels of the full picture; what lies outside of it is left out.
+            margin: share of the box's width added at left and right, and of its height above and below.
+        Returns:
+            A view into `pixels`, (h, w, 3), at least 1 x 1.
+        """
+        x1, y1, x2, y2 = box
+        margin_x, margin_y = margin * (x2 - x1), margin * (y2 - y1)
+        rows, columns = self.pixels.shape[:2]
+        return self.pixels[
+            _span(y1 - margin_y, y2 + margin_y, rows / self.height, rows),
+            _span(x1 - margin_x, x2 + margin_x, columns / self.width, columns),
+        ]
+
+
+def _span(start: float, stop: float, scale: float, length: int) -> slice:
+    first = min(max(round(start * scale), 0), length - 1)
+    return slice(first, min(max(round(stop * scale), first + 1), length))
+
+
+def check_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Format:
+    """Judge a picture by its first bytes and header alone, in a millisecond, before anything is decoded.
+
+    Returns:
+        Its format.
+    Raises:
+        ImageRefused: as `decode`, but for faults that only the pixels show.
+    """
+    file_format = _judge_content(data, limits)
+    with _refusing_damage(file_format, limits):
+        _judge_header(_open(data, file_format), data, file_format, limits)
+    return file_format
+
+
+def decode(
+    data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, longest_side: int | None = None
+) -> DecodedImage:
+    """Decode a JPEG, PNG or WebP, known by its content and never by a name.
+
+    The header is judged before any pixel is made. Greyscale, palette, CMYK and 16-bit pictures become RGB,
+    transparent ones are laid on white, the EXIF orientation is applied; colour profiles are not.
+
+    Args:
+        data: the whole file.
+        limits: what it may cost.
+        longest_side: make no more than this many pixels a side; of a JPEG, without making the full picture
+            first.
+    Raises:
+        ImageRefused: with a code for each fault that a picture can have.
+    """
+    file_format = _judge_content(data, limits)
+    with _refusing_damage(file_format, limits):
+        image = _open(data, file_format)
+        width, height = image.size
+        _judge_header(image, data, file_format, limits)
+        target = _reduced_size(width, height, longest_side)
+        image.draft(
+            image.mode, target
+        )  # a JPEG is decoded at a half, quarter or eighth, to no less than the target
+        image.load()
+        orientation = _orientation(image)
+        picture = _to_rgb(image)
+    if picture.size != target:
+        picture = picture.resize(target, Image.Resampling.BILINEAR)
+    if orientation in UPRIGHT:
+        picture = picture.transpose(UPRIGHT[orientation])
+    if orientation in SIDEWAYS:
+        width, height = height, width
+    return DecodedImage(np.asarray(picture), width, height, file_format)
+
+
+def _open(data: bytes, file_format: Format) -> Image.Image:
+    return Image.open(_CountingReader(data, file_format), formats=[file_format])
+
+
+@contextmanager
+def _refusing_damage(file_format: Format, limits: ImageLimits) -> Iterator[None]:
+    """Turn all that Pillow's decoders raise for a bad file into ImageRefused."""
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageRefused(
+            "too-many-pixels",
+            f"{error} Wanted at most {limits.max_pixels:,} pixels: send the picture smaller.",
+        ) from error
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error) as error:
+        # All that Pillow's decoders raise for damaged files.
+        raise ImageRefused(
+            "truncated",
+            f"Found a {file_format} that is damaged or ends early ({error}), wanted a whole one.",
+        ) from error
+
+
+class _CountingReader(io.BytesIO):
+    """A file in memory that gives up on files made of countless parts, whatever those parts are called."""
+
+    def __init__(self, data: bytes, file_format: Format) -> None:
+        super().__init__(data)
+        self._file_format = file_format
+        self._reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > MAX_READS:
+            raise ImageRefused(
+                "unsupported-format",
+                f"Found a {self._file_format} in more than {MAX_READS:,} parts, wanted fewer: save it again.",
+            )
+        return super().read(size)
+
+
+def _judge_content(data: bytes, limits: ImageLimits) -> Format:
+    """The format by the first bytes; refuse what is empty, too large or nothing that we decode."""
+    wanted = "wanted a JPEG, PNG or WebP"
+    if not data:
+        raise ImageRefused("empty", f"Found 0 bytes, {wanted}: send the picture's content.")
+    if len(data) > limits.max_bytes:
+        raise ImageRefused(
+            "too-many-bytes",
+            f"Found {len(data):,} bytes, wanted at most {limits.max_bytes:,}: send the picture smaller.",
+        )
+    for file_format, opening in ACCEPTED.items():
+        if data.startswith(opening) and (file_format != "WEBP" or data[8:12] == b"WEBP"):
+            return file_format
+    found = next((name for name, opening in REFUSED.items() if data.startswith(opening)), None)
+    if data[4:8] == b"ftyp":
+        found = "a HEIC, AVIF or video"
+    elif b"<svg" in data[:1024]:
+        found = "an SVG"
+    if found is not None:
+        raise ImageRefused("unsupported-format", f"Found {found}, {wanted}: convert the picture.")
+    raise ImageRefused("not-an-image", f"Found something else than an image, {wanted}.")
+
+
+def _judge_header(image: Image.Image, data: bytes, file_format: Format, limits: ImageLimits) -> None:
+    """Refuse by what the header says, before anything is decoded."""
+    width, height = image.size
+    pixels = width * height
+    if pixels > limits.max_pixels:
+        raise ImageRefused(
+            "too-many-pixels",
+            f"Found {width} x {height} pixels, wanted at most {limits.max_pixels:,} in all: send it smaller.",
+        )
+    if min(width, height) < limits.min_side:
+        raise ImageRefused(
+            "too-small",
+            f"Found {width} x {height} pixels, wanted at least {limits.min_side} a side: send it larger.",
+        )
+    # Phones put depth or a second exposure behind a JPEG; the first picture is the photo, and not a film.
+    if file_format != "JPEG" and getattr(image, "is_animated", False):
+        raise ImageRefused("animated", f"Found a moving {file_format}, wanted a still one: send one frame.")
+    if file_format == "JPEG" and not _is_baseline(data):
+        passes = data.count(b"\xff\xda")
+        if passes * pixels > MAX_PASSES * limits.max_pixels:
+            raise ImageRefused(
+                "too-many-pixels",
+                f"Found {passes} passes over {width} x {height} pixels, wanted fewer: save it as baseline.",
+            )
+
+
+def _is_baseline(data: bytes) -> bool:
+    """Whether a JPEG is sequential and Huffman-coded, so that each pass over it costs bytes of its own."""
+    position = 2
+    while data[position : position + 1] == b"\xff":
+        marker = data[position + 1 : position + 2]
+        if marker in (b"\xc0", b"\xc1"):
+            return True
+        position += 2 + int.from_bytes(data[position + 2 : position + 4])
+    return False
+
+
+def _reduced_size(width: int, height: int, longest_side: int | None) -> tuple[int, int]:
+    longest = max(width, height)
+    if longest_side is None or longest <= longest_side:
+        return width, height
+    scale = longest_side / longest
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return 1  # the pixels are whole: damaged EXIF data is no reason to refuse them
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow would clip 16 bits to 8; the upper byte is meant.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        on_white = Image.new("RGB", image.size, WHITE)
+        on_white.paste(image, mask=image.getchannel("A"))
+        return on_white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def resize(
+    pixels: NDArray[np.uint8], width: int, height: int, *, interpolation: Interpolation, antialias: bool
+) -> NDArray[np.uint8]:
+    """Resize a picture.
+
+    Args:
+        pixels: (h, w, 3).
+        width: wanted.
+        height: wanted.
+        interpolation: bilinear or bicubic.
+        antialias: True reduces by averaging, as Pillow does. False looks at 2 x 2 or 4 x 4 pixels however far
+            apart, as OpenCV's INTER_LINEAR and INTER_CUBIC do, and gives their values to within 1.
+    Returns:
+        (height, width, 3).
+    """
+    if antialias:
+        return np.asarray(Image.fromarray(pixels).resize((width, height), PILLOW_FILTER[interpolation]))
+    rows, row_weights = _taps(pixels.shape[0], height, interpolation)
+    columns, column_weights = _taps(pixels.shape[1], width, interpolation)
+    resized = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, ROWS_AT_ONCE):
+        block = slice(top, top + ROWS_AT_ONCE)
+        tall = sum(
+            pixels[row[block]] * weight[block, None, None]
+            for row, weight in zip(rows, row_weights, strict=True)
+        )
+        small = sum(
+            tall[:, column] * weight[:, None] for column, weight in zip(columns, column_weights, strict=True)
+        )
+        resized[block] = np.clip(np.rint(small), 0, 255)
+    return resized
+
+
+def _taps(
+    source: int, target: int, interpolation: Interpolation
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Which source pixels make each target pixel of one axis, and with which weights; both (taps, target).
+
+    Pixels have their centres at halves, and the border pixel stands for all beyond it.
+    """
+    centre = (np.arange(target) + 0.5) * (source / target) - 0.5
+    first = np.floor(centre)
+    t = centre - first
+    offsets: tuple[int, ...]
+    if interpolation == "bilinear":
+        offsets, weights = (0, 1), [1 - t, t]
+    else:
+        # Cubic convolution (Keys 1981) with its parameter a left free, at the distances 1 + t, t, 1 - t, 2 - t.
+        a = CUBIC_A
+        offsets = (-1, 0, 1, 2)
+        weights = [
+            a * (t**3 - 2 * t**2 + t),
+            (a + 2) * t**3 - (a + 3) * t**2 + 1,
+            -(a + 2) * t**3 + (2 * a + 3) * t**2 - a * t,
+            a * (t**2 - t**3),
+        ]
+    indices = np.stack([first + offset for offset in offsets]).astype(np.intp)
+    return np.clip(indices, 0, source - 1), np.stack(weights).astype(np.float32)
+
+
+def model_input(pixels: NDArray[np.uint8], card: ModelCard) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """Prepare a picture or crop as the card's model wants it; training, evaluation and serving all come
+    through here.
+
+    Args:
+        pixels: (h, w, 3) RGB, any size.
+        card: of the model.
+    Returns:
+        (3, card.input.height, card.input.width) in the card's dtype.
+    """
+    wanted = card.input
+    width, height = input_extent(pixels.shape[1], pixels.shape[0], card)
+    fitted = resize(
+        pixels, width, height, interpolation=card.resize.interpolation, antialias=card.resize.antialias
+    )
+    if (width, height) != (wanted.width, wanted.height):
+        padded = np.full((wanted.height, wanted.width, 3), PADDING_GREY, np.uint8)
+        padded[:height, :width] = fitted
+        fitted = padded
+    channels = fitted.transpose(2, 0, 1)
+    if wanted.colour_order == "BGR":
+        channels = channels[::-1]
+    if wanted.scale is None or wanted.mean is None or wanted.std is None:
+        return np.ascontiguousarray(channels, dtype=wanted.dtype)
+    prepared = np.empty(channels.shape, np.float32)
+    for channel, mean, std, out in zip(channels, wanted.mean, wanted.std, prepared, strict=True):
+        np.multiply(channel, np.float32(wanted.scale / std), out=out)
+        out -= np.float32(mean / std)
+    return prepared
+
+
+def input_extent(width: int, height: int, card: ModelCard) -> tuple[int, int]:
+    """The width and height that a picture takes of the model's input: all of it, or less where its aspect is
+    kept.
+    """
+    if not card.resize.keep_aspect:
+        return card.input.width, card.input.height
+    scale = min(card.input.width / width, card.input.height / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def encode_jpeg(pixels: NDArray[np.uint8], *, quality: int = 90) -> bytes:
+    """Encode (h, w, 3) RGB pixels as a JPEG that carries nothing but them: no EXIF, place or camera."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
