@@ -1,4 +1,5 @@
-"""The embedded engines: real PostgreSQL, Valkey and Milvus servers out of wheels, for demo, tests and development.
+"""The embedded engines: real PostgreSQL, Valkey and Milvus servers out of wheels.
 
-Production names its own servers by URL and never comes here. Nothing of Django, and no wheel, is imported until needed.
+They are for demo, tests and development; production names its own servers by URL. Only the commands need
+Django, and no wheel is touched before its engine starts.
 """

@@ -1,7 +1,7 @@
 """The embedded engines as one set under one data folder, shared by every process that names the folder.
 
-`provide` is all that a program needs; `up`, `down`, `status` and `ensure` are for the operator's commands, the tests
-and the supervisor.
+`provide` is all that a program needs; `up`, `down`, `status` and `ensure` serve the commands, the tests and
+the supervisor.
 """
 
 import json
@@ -10,26 +10,14 @@ import secrets
 from collections.abc import Collection, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from backend.engines.engine import Address, Engine, EngineFailed
+from backend.engines.engine import Address, Engine
 from backend.engines.milvus import Milvus
 from backend.engines.postgres import Postgres
-from backend.engines.processes import free_ports, locked, port_is_free
+from backend.engines.processes import free_ports, locked, open_private, port_is_free
 from backend.engines.valkey import Valkey
-
-__all__ = [
-    "ENGINES",
-    "EngineFailed",
-    "EngineStatus",
-    "EngineUrls",
-    "down",
-    "ensure",
-    "provide",
-    "status",
-    "up",
-]
 
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Postgres, Valkey, Milvus)}
 
@@ -148,7 +136,7 @@ def _known(data_dir: Path) -> list[Engine]:
 
 
 def _addressed(data_dir: Path, names: Collection[str]) -> list[Engine]:
-    """These engines, each with its kept address, or a new one if it has none or another program took one of its ports.
+    """These engines at their kept addresses; at a new one where another program listens on one of the ports.
 
     The caller holds the lock.
     """
@@ -157,11 +145,7 @@ def _addressed(data_dir: Path, names: Collection[str]) -> list[Engine]:
     for name in names:
         engine_class = ENGINES[name]
         address = addresses.get(name)
-        usable = address is not None and (
-            engine_class(data_dir, address).process() is not None
-            or all(map(port_is_free, address.ports.values()))
-        )
-        if address is None or not usable:
+        if address is None or not _usable(engine_class(data_dir, address)):
             ports = dict(zip(engine_class.port_names, free_ports(len(engine_class.port_names)), strict=True))
             # A cluster knows its password: that one is kept for good.
             address = Address(ports, address.password if address else secrets.token_urlsafe(24))
@@ -171,22 +155,22 @@ def _addressed(data_dir: Path, names: Collection[str]) -> list[Engine]:
     return engines
 
 
+def _usable(engine: Engine) -> bool:
+    return engine.process() is not None or all(map(port_is_free, engine.address.ports.values()))
+
+
 def _read_addresses(data_dir: Path) -> dict[str, Address]:
     try:
         stored = json.loads((data_dir / "engines.json").read_text())
     except FileNotFoundError:
         return {}
-    return {name: Address(entry["ports"], entry["password"]) for name, entry in stored.items()}
+    return {name: Address(**entry) for name, entry in stored.items()}
 
 
 def _write_addresses(data_dir: Path, addresses: dict[str, Address]) -> None:
     unfinished = data_dir / "engines.json.unfinished"
-    stored = {
-        name: {"ports": dict(address.ports), "password": address.password}
-        for name, address in addresses.items()
-    }
-    with open(os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as file:
-        json.dump(stored, file, indent=2)
+    with open_private(unfinished) as file:
+        json.dump({name: asdict(address) for name, address in addresses.items()}, file, indent=2)
     unfinished.replace(data_dir / "engines.json")
 
 

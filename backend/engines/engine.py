@@ -1,4 +1,4 @@
-"""What the three embedded engines have in common: one folder, kept ports and password, a pid file, a ready mark."""
+"""What the embedded engines have in common: a folder, kept ports and password, a pid file, a ready mark."""
 
 import importlib.util
 import os
@@ -23,13 +23,13 @@ class EngineFailed(Exception):
 class Address:
     """What an engine keeps from its first start to the next: its TCP ports by name, and its password."""
 
-    ports: Mapping[str, int]
+    ports: dict[str, int]
     password: str
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How the server is started: command line, what the environment gets besides ours, account to run as."""
+    """How the server is started: command line, environment, account to run as (None: our own)."""
 
     argv: Sequence[str]
     environ: Mapping[str, str]
@@ -39,8 +39,8 @@ class Launch:
 class Engine(ABC):
     """One embedded server under one folder.
 
-    The folder holds `data`, `pid` (written by the server's process itself) and `ready` (a copy of `pid`, written once
-    the server has answered). Callers hold the data folder's lock around `start` and `stop`.
+    The folder holds `data`, `pid` (written by the server's process itself) and `ready` (a copy of `pid`,
+    written once the server has answered). Callers hold the data folder's lock around `start` and `stop`.
     """
 
     name: ClassVar[str]
@@ -105,7 +105,8 @@ class Engine(ABC):
             process = start_detached(
                 launch.argv,
                 folder=self.folder,
-                environ={**os.environ, **launch.environ},
+                # Not ours: Milvus would take settings from it, and our secrets are no business of theirs.
+                environ={"PATH": os.defpath, "HOME": str(self.folder), **launch.environ},
                 log=self.log,
                 pid_file=self._pid_file,
                 user=launch.user,

@@ -1,7 +1,7 @@
 """The embedded vector database: Milvus 2.3.5 standalone of the wheel `milvus`, with its own etcd and RocksMQ.
 
-For demo, tests and development only. Its etcd listens on localhost; all its other ports listen on every address of the
-machine, whatever `ip` its configuration names, and ask for no password.
+For demo, tests and development only: its etcd listens on localhost, but all its other ports listen on every
+address of the machine, whatever `ip` the configuration names, and ask for no password.
 """
 
 import hashlib
@@ -20,6 +20,11 @@ from typing import Any
 
 from backend.engines.engine import Engine, Launch, wheel_folder
 from backend.engines.processes import locked
+
+# Of the wheel's template: `{{ name(type): default }}`, where type and default may be missing.
+_PLACE_HOLDER = re.compile(r"\{\{\s*\w+(?:\(\w+\))?(?::\s*(.*?))?\s*\}\}")
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # localhost is never behind a proxy
 
 
 class Milvus(Engine):
@@ -42,9 +47,7 @@ class Milvus(Engine):
         "etcd_peer",
     )
     stop_signal = SIGTERM
-    grace_seconds = (
-        3.0  # it was never seen to end by SIGTERM, not in two minutes; what it has answered is on disk
-    )
+    grace_seconds = 10.0  # it may hang on SIGTERM for ever; what it has answered is on disk
     start_seconds = 180.0  # after a kill it waits for the dead one's session to run out, and recovers
 
     @property
@@ -63,7 +66,7 @@ class Milvus(Engine):
         (configuration / "milvus.yaml").write_text(json.dumps(self._milvus_settings(configuration), indent=1))
         (configuration / "etcd.yaml").write_text(json.dumps(self._etcd_settings(), indent=1))
         (configuration / "glog.conf").write_text("--logtostderr=true\n--minloglevel=1\n")
-        # Its own pid file lies in /run/milvus or /tmp/milvus, is named by the alias and locked: one name a folder.
+        # Milvus locks a pid file of its own in /run/milvus or /tmp/milvus that is named by the alias.
         alias = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
         return Launch(
             [str(programs / "milvus"), "run", "standalone", "-alias", alias],
@@ -85,10 +88,7 @@ class Milvus(Engine):
         import yaml
 
         template = (wheel_folder("milvus") / "data" / "config.yaml.template").read_text()
-        # A place holder reads `{{ name(type): default }}`; type and default may be missing.
-        defaults = re.sub(
-            r"\{\{\s*\w+(?:\(\w+\))?(?::\s*(.*?))?\s*\}\}", lambda match: match[1] or "", template
-        )
+        defaults = _PLACE_HOLDER.sub(lambda match: match[1] or "", template)
         ports = self.address.ports
         changes: dict[str, Any] = {
             "etcd": {
@@ -98,26 +98,14 @@ class Milvus(Engine):
             },
             "localStorage": {"path": str(self.data)},
             "rocksmq": {"path": str(self.data / "rocksmq")},
-            "proxy": {"port": ports["proxy"], "internalPort": ports["proxy_internal"]},
+            "proxy": {"ip": "127.0.0.1", "port": ports["proxy"], "internalPort": ports["proxy_internal"]},
             # The interim index is approximate and would answer in place of the index that a search asked for.
             "queryNode": {"segcore": {"interimIndex": {"enableIndex": False}}},
             "log": {"level": "warn", "file": {"rootPath": ""}, "stdout": True},
         }
         for component in ("rootCoord", "queryCoord", "queryNode", "dataCoord", "dataNode", "indexNode"):
-            name = re.sub(r"[A-Z]", lambda match: "_" + match[0].lower(), component)
-            changes.setdefault(component, {})["port"] = ports[name]
-        for component in (
-            "proxy",
-            "rootCoord",
-            "queryCoord",
-            "queryNode",
-            "dataCoord",
-            "dataNode",
-            "indexNode",
-        ):
-            changes[component]["ip"] = (
-                "127.0.0.1"  # where the others find it; it listens on all addresses all the same
-            )
+            port = ports[re.sub(r"[A-Z]", lambda match: "_" + match[0].lower(), component)]
+            changes[component] = changes.get(component, {}) | {"ip": "127.0.0.1", "port": port}
         return _merged(yaml.safe_load(defaults), changes)
 
     def _etcd_settings(self) -> dict[str, Any]:
@@ -146,7 +134,7 @@ def _merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 def _get(url: str) -> bytes:
     """The body of the answer, or nothing where there is none."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  always http, on localhost
+        with _DIRECT.open(url, timeout=5) as response:
             return bytes(response.read())
     except (urllib.error.URLError, OSError):
         return b""

