@@ -8,6 +8,8 @@ from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
+ENGINE_URLS = ("DATABASE_URL", "BROKER_URL", "MILVUS_URI")
+
 
 def data_dir() -> Path:
     """Folder of everything that lives: engines' data, pictures, installed models (CHECKLANE_DATA, default `var`)."""
@@ -17,6 +19,8 @@ def data_dir() -> Path:
 def prepare_environment(*, start_engines: bool = True) -> None:
     """Set the settings module; start embedded engines for each of DATABASE_URL, BROKER_URL, MILVUS_URI that is missing."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
+    if not all(os.environ.get(name) for name in ENGINE_URLS):
+        os.environ["CHECKLANE_EMBEDDED_ENGINES"] = "1"
     if start_engines:
         from backend.engines import embedded
 

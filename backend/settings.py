@@ -11,7 +11,7 @@ import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
 
-from backend.bootstrap import BASE_DIR, data_dir
+from backend.bootstrap import data_dir
 
 env = environ.FileAwareEnv()
 
@@ -24,7 +24,9 @@ def _secret_key() -> str:
     if "SECRET_KEY" in os.environ or "SECRET_KEY_FILE" in os.environ:
         return str(env.str("SECRET_KEY"))
     if not EMBEDDED:
-        raise ImproperlyConfigured("SECRET_KEY is not set: give at least 50 random characters, or SECRET_KEY_FILE")
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set: give at least 50 random characters, or SECRET_KEY_FILE"
+        )
     path = DATA_DIR / "secret_key"
     if not path.exists():
         DATA_DIR.mkdir(parents=True, exist_ok=True)
@@ -36,15 +38,17 @@ def _secret_key() -> str:
     return path.read_text()
 
 
-# backend.bootstrap sets the URLs of the engines it started, and says here which those are.
-EMBEDDED = bool(os.environ.get("CHECKLANE_EMBEDDED_ENGINES")) or "DATABASE_URL" not in os.environ
+# Set by backend.bootstrap, which is also who fills in the missing URLs.
+EMBEDDED = "CHECKLANE_EMBEDDED_ENGINES" in os.environ
 SECRET_KEY = _secret_key()
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_TLS_PROXY", default=False) else None
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_TLS_PROXY", default=False) else None
+)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_PROXY_SSL_HEADER is not None
 
-# --- engines -------------------------------------------------------------------------------------------------
+# --- engines ----------------------------------------------------------------------------------------------
 DATABASES: dict[str, Any] = {"default": env.db("DATABASE_URL", default="postgresql://localhost/checklane")}
 DATABASES["default"] |= {
     "CONN_MAX_AGE": None,
@@ -56,12 +60,14 @@ MILVUS_URI = env.str("MILVUS_URI", default="http://localhost:19530")
 MILVUS_TOKEN = env.str("MILVUS_TOKEN", default="")
 MILVUS_TIMEOUT_SECONDS = env.float("MILVUS_TIMEOUT_SECONDS", default=1.5)
 
-# --- recognition ---------------------------------------------------------------------------------------------
+# --- recognition ------------------------------------------------------------------------------------------
 RECOGNITION_PATIENCE_SECONDS = env.float("RECOGNITION_PATIENCE_SECONDS", default=10.0)
 RECOGNITION_MAX_IN_FLIGHT = env.int("RECOGNITION_MAX_IN_FLIGHT", default=8)
 RECOGNITION_WORKERS = env.int("RECOGNITION_WORKERS", default=1)
 # Several processes that each take every core are far slower than one: the cores are shared out.
-THREADS_PER_WORKER = env.int("THREADS_PER_WORKER", default=max(1, (os.cpu_count() or 1) // max(1, RECOGNITION_WORKERS)))
+THREADS_PER_WORKER = env.int(
+    "THREADS_PER_WORKER", default=max(1, (os.cpu_count() or 1) // max(1, RECOGNITION_WORKERS))
+)
 BULK_THREADS = env.int("BULK_THREADS", default=1)
 DECODE_LONGEST_SIDE = env.int("DECODE_LONGEST_SIDE", default=1920)
 MAX_ITEMS = env.int("MAX_ITEMS", default=50)
@@ -71,7 +77,7 @@ SEARCH_EF = env.int("SEARCH_EF", default=128)
 SEARCH_NPROBE = env.int("SEARCH_NPROBE", default=16)
 SEARCH_RERANK = env.int("SEARCH_RERANK", default=200)
 
-# --- limits --------------------------------------------------------------------------------------------------
+# --- limits -----------------------------------------------------------------------------------------------
 IMAGE_MAX_BYTES = env.int("IMAGE_MAX_BYTES", default=20_000_000)
 IMAGE_MAX_PIXELS = env.int("IMAGE_MAX_PIXELS", default=50_000_000)
 IMPORT_MAX_BYTES = env.int("IMPORT_MAX_BYTES", default=500_000_000)
@@ -80,7 +86,7 @@ IMPORT_MAX_FILES = env.int("IMPORT_MAX_FILES", default=100_000)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 5_000_000  # of a body that is not a file
 DATA_UPLOAD_MAX_NUMBER_FILES = 200
 
-# --- storage -------------------------------------------------------------------------------------------------
+# --- storage ----------------------------------------------------------------------------------------------
 QUERY_IMAGE_DAYS = env.int("QUERY_IMAGE_DAYS", default=30)
 MODELS_ROOT = DATA_DIR / "models"
 MEDIA_ROOT = DATA_DIR / "media"
@@ -107,7 +113,7 @@ FILE_UPLOAD_PERMISSIONS = 0o640
 # Served without collectstatic as well: the demo and a fresh checkout have no build step.
 WHITENOISE_USE_FINDERS = True
 
-# --- Django --------------------------------------------------------------------------------------------------
+# --- Django -----------------------------------------------------------------------------------------------
 ROOT_URLCONF = "backend.urls"
 WSGI_APPLICATION = "backend.wsgi.application"
 USE_TZ = True
@@ -178,7 +184,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
-# --- API -----------------------------------------------------------------------------------------------------
+# --- API --------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["backend.access.authentication.DeviceKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["backend.access.permissions.HasScope"],
@@ -204,7 +210,7 @@ SPECTACULAR_SETTINGS = {
     ],
 }
 
-# --- Celery --------------------------------------------------------------------------------------------------
+# --- Celery -----------------------------------------------------------------------------------------------
 CELERY_BROKER_URL = BROKER_URL
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "bulk"
@@ -229,7 +235,7 @@ CELERY_BEAT_SCHEDULE = {
 }
 DJANGO_STRUCTLOG_CELERY_ENABLED = True
 
-# --- logs ----------------------------------------------------------------------------------------------------
+# --- logs -------------------------------------------------------------------------------------------------
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOG_FORMAT = env.str("LOG_FORMAT", default="json")
 _SHARED_PROCESSORS: list[Any] = [
@@ -238,7 +244,9 @@ _SHARED_PROCESSORS: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso"),
 ]
-_RENDERER = structlog.dev.ConsoleRenderer() if LOG_FORMAT == "console" else structlog.processors.JSONRenderer()
+_RENDERER = (
+    structlog.dev.ConsoleRenderer() if LOG_FORMAT == "console" else structlog.processors.JSONRenderer()
+)
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -268,7 +276,7 @@ structlog.configure(
     cache_logger_on_first_use=True,
 )
 
-# --- admin ---------------------------------------------------------------------------------------------------
+# --- admin ------------------------------------------------------------------------------------------------
 UNFOLD = {
     "SITE_TITLE": "Checklane",
     "SITE_HEADER": "Checklane",

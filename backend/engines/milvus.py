@@ -101,6 +101,7 @@ class Milvus(Engine):
             "proxy": {"ip": "127.0.0.1", "port": ports["proxy"], "internalPort": ports["proxy_internal"]},
             # The interim index is approximate and would answer in place of the index that a search asked for.
             "queryNode": {"segcore": {"interimIndex": {"enableIndex": False}}},
+            "common": {"session": {"ttl": 10}},
             "log": {"level": "warn", "file": {"rootPath": ""}, "stdout": True},
         }
         for component in ("rootCoord", "queryCoord", "queryNode", "dataCoord", "dataNode", "indexNode"):

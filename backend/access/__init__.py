@@ -1,0 +1,1 @@
+"""Who may do what: devices with their keys and scopes, and the admin's roles."""

@@ -1,0 +1,269 @@
+"""Importing a folder of products and pictures (docs/api.md, "Folder format"), by command or as a zip over the API.
+
+Each row stands alone: a bad one is refused by file, row and reason, and the rest goes on. Running an import twice
+changes nothing more, which is also how a killed import is resumed.
+"""
+
+import csv
+import io
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+
+from backend.catalogue.models import BoxSource, Product
+from backend.catalogue.services import add_reference_image, save_product
+from backend.common.problems import Problem
+from backend.jobs.models import Job
+from backend.jobs.services import Progress
+from recognition.errors import ImageRefused
+
+IMPORT_KIND = "catalogue-import"
+PRODUCTS_FILE, GALLERY_FILE = "products.csv", "gallery.csv"
+TEXT_COLUMNS = ("sku", "gtin", "name", "brand", "category", "price", "currency", "description", "sold_by")
+BOX_COLUMNS = ("x1", "y1", "x2", "y2")
+MAX_CSV_BYTES = 50_000_000
+# A spreadsheet runs a cell that starts so; it would run when the catalogue is exported again.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+COPY_BYTES = 1 << 20
+
+
+class RowRefused(Exception):
+    """Why one row cannot be taken."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a CSV file; `number` counts as a spreadsheet does, the header being 1."""
+
+    file: str
+    number: int
+    cells: dict[str, str]
+
+
+def read_rows(folder: Path, name: str, wanted: tuple[str, ...]) -> list[Row]:
+    """The rows of a CSV file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        Problem: 400, the file is not UTF-8, too large, or lacks a wanted column.
+    """
+    path = folder / name
+    size = path.stat().st_size
+    if size > MAX_CSV_BYTES:
+        raise _refused(f"{name} has {size:,} bytes, at most {MAX_CSV_BYTES:,} are taken; split it")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
+        header = [(column or "").strip().lower() for column in reader.fieldnames or []]
+        missing = [column for column in wanted if column not in header]
+        if missing:
+            raise _refused(
+                f"{name} lacks the column {', '.join(missing)}; its header is {', '.join(header) or 'empty'}"
+            )
+        reader.fieldnames = header
+        return [
+            Row(
+                name,
+                reader.line_num,
+                {column: (cell or "").strip() for column, cell in cells.items() if column},
+            )
+            for cells in reader
+        ]
+    except UnicodeDecodeError as error:
+        raise _refused(f"{name} is not UTF-8 (byte {error.start}); save it as 'CSV UTF-8'") from error
+    except csv.Error as error:
+        raise _refused(f"{name}: {error}") from error
+
+
+def _refused(detail: str) -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, "import-refused", detail)
+
+
+def import_product(row: Row) -> Product:
+    """Create the row's product, or update the one that has its SKU. Columns that the file lacks stay as they are.
+
+    Raises:
+        RowRefused: naming the cell and what is wrong with it.
+    """
+    changes: dict[str, Any] = {column: row.cells[column] for column in TEXT_COLUMNS if column in row.cells}
+    for column, cell in changes.items():
+        if cell.startswith(FORMULA_STARTS):
+            raise RowRefused(f"{column}: {cell[:40]!r} starts like a spreadsheet formula")
+        if "\0" in cell:
+            raise RowRefused(f"{column}: holds a NUL character")
+    if "price" in changes:
+        changes["price"] = _price(changes["price"])
+    if not changes.get("sold_by", "unit"):
+        changes["sold_by"] = "unit"
+    product = Product.objects.filter(sku=changes["sku"]).first() or Product()
+    try:
+        return save_product(product, changes)
+    except ValidationError as error:
+        raise RowRefused(
+            "; ".join(f"{field}: {' '.join(found)}" for field, found in error.message_dict.items())
+        ) from error
+
+
+def _price(cell: str) -> Decimal | None:
+    if not cell:
+        return None
+    try:
+        price = Decimal(cell)
+    except InvalidOperation as error:
+        raise RowRefused(f"price: {cell!r} is no number; write it as 1.99") from error
+    if not price.is_finite():
+        raise RowRefused(f"price: {cell!r} is no price")
+    return price
+
+
+def import_picture(folder: Path, row: Row) -> bool:
+    """Add the row's picture to its product.
+
+    Returns:
+        False when the product has it already.
+    Raises:
+        RowRefused: unknown SKU, a path outside the folder, no picture, a bad box.
+    """
+    product = Product.objects.filter(sku=row.cells["sku"]).first()
+    if product is None:
+        raise RowRefused(f"sku: {row.cells['sku']!r} is not in the catalogue")
+    path = (folder / row.cells["image"]).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise RowRefused(f"image: {row.cells['image']!r} lies outside the folder")
+    if not path.is_file():
+        raise RowRefused(f"image: there is no file {row.cells['image']!r}")
+    if path.stat().st_size > settings.IMAGE_MAX_BYTES:
+        raise RowRefused(
+            f"image: {path.stat().st_size:,} bytes, at most {settings.IMAGE_MAX_BYTES:,} are taken"
+        )
+    try:
+        add_reference_image(product=product, data=path.read_bytes(), box=_box(row), box_source=BoxSource.FILE)
+    except ImageRefused as error:
+        raise RowRefused(f"image: {row.cells['image']}: {error.detail}") from error
+    except ValidationError as error:
+        raise RowRefused(" ".join(error.messages)) from error
+    except Problem as problem:
+        if problem.code != "duplicate-picture":
+            raise
+        return False
+    return True
+
+
+def _box(row: Row) -> list[float] | None:
+    cells = [row.cells.get(column, "") for column in BOX_COLUMNS]
+    if not any(cells):
+        return None
+    try:
+        return [float(cell) for cell in cells]
+    except ValueError as error:
+        raise RowRefused(f"box: {', '.join(cells)} are not four numbers") from error
+
+
+def import_folder(folder: Path, progress: Progress) -> None:
+    """Import products.csv and, where there is one, gallery.csv, counting into `progress`.
+
+    Raises:
+        Problem: 400, a file as a whole cannot be read.
+    """
+    if not (folder / PRODUCTS_FILE).is_file():
+        raise _refused(f"there is no {PRODUCTS_FILE} in the folder")
+    rows = read_rows(folder, PRODUCTS_FILE, ("sku", "name"))
+    if (folder / GALLERY_FILE).is_file():
+        rows += read_rows(folder, GALLERY_FILE, ("image", "sku"))
+    counts = {"products": 0, "pictures": 0, "pictures_already_there": 0} | progress.job.result
+    progress.job.result = counts
+    for row in progress.over(rows):
+        try:
+            if row.file == PRODUCTS_FILE:
+                import_product(row)
+                counts["products"] += 1
+            elif import_picture(folder, row):
+                counts["pictures"] += 1
+            else:
+                counts["pictures_already_there"] += 1
+        except RowRefused as refusal:
+            progress.fail(str(refusal), file=row.file, row=row.number)
+
+
+def run_import_job(job: Job, progress: Progress) -> None:
+    """The job's runner: its zip is unpacked aside, imported, and both are removed at the end."""
+    with unpacked(job.file.open("rb")) as folder:
+        import_folder(folder, progress)
+
+
+class unpacked:
+    """A zip's content in a folder of its own, for a `with` block.
+
+    Refuses paths that lead outside (zip slip), links, more files or bytes than the limits: bytes are counted while
+    they are unpacked, for the sizes that a zip bomb states are lies.
+
+    Raises:
+        Problem: 400, naming the entry.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def __enter__(self) -> Path:
+        self._folder = Path(tempfile.mkdtemp(prefix="checklane-import-"))
+        try:
+            with self._file as file, zipfile.ZipFile(file) as archive:
+                self._unpack(archive)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+            self.__exit__()
+            raise _refused(f"this is no zip file that can be read: {error}") from error
+        except BaseException:
+            self.__exit__()
+            raise
+        return _root_of(self._folder)
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _unpack(self, archive: zipfile.ZipFile) -> None:
+        entries = archive.infolist()
+        if len(entries) > settings.IMPORT_MAX_FILES:
+            raise _refused(
+                f"the zip has {len(entries):,} entries, at most {settings.IMPORT_MAX_FILES:,} are taken"
+            )
+        left = settings.IMPORT_MAX_UNPACKED_BYTES
+        for entry in entries:
+            target = (self._folder / entry.filename).resolve()
+            if not target.is_relative_to(self._folder.resolve()):
+                raise _refused(f"the entry {entry.filename!r} leads outside the zip")
+            if stat.S_ISLNK(entry.external_attr >> 16):
+                raise _refused(f"the entry {entry.filename!r} is a link")
+            if entry.is_dir():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as source, target.open("wb") as sink:
+                for block in _blocks(source):
+                    left -= len(block)
+                    if left < 0:
+                        raise _refused(
+                            f"unpacked, the zip has more than {settings.IMPORT_MAX_UNPACKED_BYTES:,} bytes"
+                            f" (reached in {entry.filename!r})"
+                        )
+                    sink.write(block)
+
+
+def _blocks(source: IO[bytes]) -> Iterator[bytes]:
+    while block := source.read(COPY_BYTES):
+        yield block
+
+
+def _root_of(folder: Path) -> Path:
+    """The folder that holds products.csv: many programs zip a folder as one entry above its files."""
+    if (folder / PRODUCTS_FILE).is_file():
+        return folder
+    inner = [path for path in folder.iterdir() if path.is_dir()]
+    return inner[0] if len(inner) == 1 and (inner[0] / PRODUCTS_FILE).is_file() else folder

@@ -1,0 +1,69 @@
+"""How many recognitions are under way, and the signal that one is over. Both live in the broker.
+
+Admitted recognitions are members of one sorted set, scored by their deadline: a web process that dies leaves
+nothing that would not fall out by itself.
+"""
+
+import json
+import time
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+
+from backend.common.broker import broker_client
+from backend.common.problems import Problem
+
+IN_FLIGHT_KEY = "checklane:in-flight"
+# A waiting caller is gone by then, whatever its patience.
+SIGNAL_LIVES_SECONDS = 60
+
+
+def admit(place: str) -> None:
+    """Take a place, by any unique name, among the recognitions under way.
+
+    Raises:
+        Problem: 429, all places are taken.
+        redis.RedisError: the broker does not answer.
+    """
+    now = time.time()
+    pipeline = broker_client().pipeline(transaction=True)
+    pipeline.zremrangebyscore(IN_FLIGHT_KEY, "-inf", now)
+    pipeline.zadd(IN_FLIGHT_KEY, {place: now + settings.RECOGNITION_PATIENCE_SECONDS})
+    pipeline.zrank(IN_FLIGHT_KEY, place)
+    rank = pipeline.execute()[2]
+    if rank >= settings.RECOGNITION_MAX_IN_FLIGHT:
+        leave(place)
+        raise Problem(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "too-many-recognitions",
+            f"{settings.RECOGNITION_MAX_IN_FLIGHT} recognitions are under way; send this one again in a moment",
+            retry_after=1,
+        )
+
+
+def leave(place: str) -> None:
+    """Give the place back."""
+    broker_client().zrem(IN_FLIGHT_KEY, place)
+
+
+def count_in_flight() -> int:
+    return int(broker_client().zcount(IN_FLIGHT_KEY, time.time(), "+inf"))
+
+
+def _signal_key(recognition_id: str) -> str:
+    return f"checklane:done:{recognition_id}"
+
+
+def signal(recognition_id: str, outcome: dict[str, Any]) -> None:
+    """Tell the waiting web process how the recognition ended."""
+    pipeline = broker_client().pipeline(transaction=True)
+    pipeline.lpush(_signal_key(recognition_id), json.dumps(outcome))
+    pipeline.expire(_signal_key(recognition_id), SIGNAL_LIVES_SECONDS)
+    pipeline.execute()
+
+
+def wait_for_signal(recognition_id: str, seconds: float) -> dict[str, Any] | None:
+    """The outcome, or None when none came in time."""
+    found = broker_client().blpop([_signal_key(recognition_id)], timeout=max(0.01, seconds))
+    return None if found is None else json.loads(found[1])

@@ -1,0 +1,117 @@
+"""Recognition, RecognisedItem, Correction."""
+
+import uuid
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from recognition.ranking import Result
+
+from backend.access.models import Device
+from backend.catalogue.models import Product, ProductSet
+from backend.common.models import TimestampedModel
+from backend.gallery.models import Generation, InstalledModel, ThresholdSet
+
+
+class RecognitionState(models.TextChoices):
+    QUEUED = "queued"
+    DONE = "done"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+def query_image_path(recognition: "Recognition", _uploaded_name: str) -> str:
+    return f"query/{recognition.pk.hex[:2]}/{recognition.pk.hex}.{recognition.image_format.lower()}"
+
+
+class Recognition(models.Model):
+    """One query image and its result. One generation and one threshold set answer all of its items."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    created_at = models.DateTimeField("created", auto_now_add=True, db_index=True)
+    device = models.ForeignKey(
+        Device, on_delete=models.SET_NULL, null=True, blank=True, related_name="recognitions"
+    )
+    asked_by = models.CharField(max_length=150, blank=True, help_text="Device or person, as named then.")
+    state = models.CharField(max_length=7, choices=RecognitionState.choices, default=RecognitionState.QUEUED)
+    failure = models.JSONField(
+        null=True, blank=True, help_text="The problem that was answered, when it failed."
+    )
+    product_set = models.ForeignKey(
+        ProductSet, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    n_candidates = models.PositiveSmallIntegerField(default=5)
+
+    image = models.FileField("query image", upload_to=query_image_path, blank=True)
+    image_format = models.CharField(max_length=4, blank=True)
+    idempotency_key = models.CharField(max_length=255, blank=True)
+    body_sha256 = models.CharField(max_length=64, blank=True)
+
+    generation = models.ForeignKey(
+        Generation, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    threshold_set = models.ForeignKey(
+        ThresholdSet, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    detector = models.ForeignKey(
+        InstalledModel, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    # The answer as it was given; a later look shows the same.
+    answer = models.JSONField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["device", "idempotency_key"],
+                condition=~models.Q(idempotency_key=""),
+                name="one_recognition_per_idempotency_key",
+            ),
+        ]
+        permissions = [("recognise_photo", "Can recognise a photo in the admin")]
+
+    def __str__(self) -> str:
+        return f"recognition {self.pk}"
+
+
+class RecognisedItem(models.Model):
+    """One box of a recognition, with the product as it was then."""
+
+    recognition = models.ForeignKey(Recognition, on_delete=models.CASCADE, related_name="items")
+    number = models.PositiveSmallIntegerField(help_text="The item's id in the answer, from 1.")
+    box = ArrayField(models.FloatField(), size=4)
+    detection_score = models.FloatField(null=True)
+    result = models.CharField(
+        max_length=20, choices=[(result.value, result.value.replace("_", " ")) for result in Result]
+    )
+    product = models.ForeignKey(Product, on_delete=models.SET_NULL, null=True, related_name="+")
+    sku = models.CharField("SKU", max_length=64, blank=True)
+    name = models.CharField(max_length=200, blank=True)
+    price = models.DecimalField(max_digits=12, decimal_places=2, null=True)
+    currency = models.CharField(max_length=3, blank=True)
+    similarity = models.FloatField(null=True)
+
+    class Meta:
+        ordering = ["recognition", "number"]
+        constraints = [models.UniqueConstraint(fields=["recognition", "number"], name="item_number_once")]
+
+    def __str__(self) -> str:
+        return f"item {self.number}: {self.sku or self.result}"
+
+
+class Correction(TimestampedModel):
+    """What a person says an item really was: a product, or no product; or an item that was missed."""
+
+    recognition = models.ForeignKey(Recognition, on_delete=models.CASCADE, related_name="corrections")
+    item = models.ForeignKey(
+        RecognisedItem, on_delete=models.CASCADE, null=True, blank=True, related_name="corrections"
+    )
+    box = ArrayField(models.FloatField(), size=4, help_text="Of the item, or of what was missed.")
+    product = models.ForeignKey(Product, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    sku = models.CharField("SKU", max_length=64, blank=True, help_text="Empty: not a product.")
+    made_by = models.CharField(max_length=150, blank=True)
+
+    class Meta:
+        ordering = ["created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.sku or 'not a product'} in {self.recognition_id}"

@@ -1,0 +1,96 @@
+"""The process's ProductRecognizer for what is active now, and the recognition of one query image with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+
+from django.conf import settings
+from recognition.gallery import Match
+from recognition.pipeline import ImageRecognition, ProductRecognizer
+
+from backend.catalogue.models import ProductSet
+from backend.catalogue.selectors import get_active_product_ids, list_product_ids_of_set
+from backend.common.problems import Problem
+from backend.gallery.loading import get_detector, get_embedder, get_gallery
+from backend.gallery.models import Generation, InstalledModel, ThresholdSet
+from backend.gallery.selectors import get_active_detector, get_active_generation, get_threshold_set
+from backend.gallery.thresholds import get_thresholds, search_settings
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What answers: read once for a recognition, so that all its items see the same."""
+
+    generation: Generation
+    threshold_set: ThresholdSet | None
+    detector: InstalledModel | None
+    strategy: str
+
+
+def get_serving() -> Serving:
+    """What is active now.
+
+    Raises:
+        Problem: 503, no generation is active.
+    """
+    generation = get_active_generation()
+    if generation is None:
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "no-generation",
+            "no embedder is active; an operator installs one with `manage.py install_model` and `activate_model`",
+            retry_after=60,
+        )
+    strategy = settings.SEARCH_STRATEGY
+    return Serving(generation, get_threshold_set(generation, strategy), get_active_detector(), strategy)
+
+
+def get_recogniser(serving: Serving) -> ProductRecognizer:
+    """The recogniser, made once a process for each combination that is active."""
+    return _recogniser(
+        serving.generation.pk,
+        serving.threshold_set and serving.threshold_set.pk,
+        serving.detector and serving.detector.pk,
+        serving.strategy,
+    )
+
+
+@lru_cache(maxsize=2)
+def _recogniser(
+    generation_id: int, threshold_set_id: int | None, detector_id: int | None, strategy: str
+) -> ProductRecognizer:
+    generation = Generation.objects.select_related("embedder").get(pk=generation_id)
+    threshold_set = None if threshold_set_id is None else ThresholdSet.objects.get(pk=threshold_set_id)
+    detector = None if detector_id is None else get_detector(InstalledModel.objects.get(pk=detector_id))
+    gallery = get_gallery(generation)
+    gallery.check()
+    return ProductRecognizer(
+        detector,
+        get_embedder(generation.embedder),
+        gallery,
+        get_thresholds(threshold_set),
+        search_settings(strategy),
+        crop_margin=generation.crop_margin,
+        max_items=settings.MAX_ITEMS,
+        longest_side=settings.DECODE_LONGEST_SIDE,
+    )
+
+
+def recognise_image(
+    serving: Serving, data: bytes, *, product_set: ProductSet | None = None, candidates: int = 5
+) -> ImageRecognition:
+    """Recognise the products of a query image among those of the product set, or of the whole catalogue.
+
+    Raises:
+        ImageRefused, GalleryUnavailable, GalleryMismatch, ModelRefused: as the recogniser says.
+    """
+
+    def keep(found: list[list[Match]]) -> list[list[Match]]:
+        """Drop matches of products that PostgreSQL does not hold as active, whatever Milvus returned."""
+        product_ids = {match.product_id for matches in found for match in matches}
+        active = get_active_product_ids(product_ids, product_set and product_set.pk)
+        return [[match for match in matches if match.product_id in active] for matches in found]
+
+    product_ids: Sequence[int] | None = None if product_set is None else list_product_ids_of_set(product_set)
+    return get_recogniser(serving).recognize(data, keep=keep, product_ids=product_ids, candidates=candidates)

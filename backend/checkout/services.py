@@ -1,0 +1,320 @@
+"""Recognising a photo, from the request to the stored answer, and correcting it.
+
+The web process runs `recognise`: it stores the query image, sends a task and waits for the worker's signal.
+The worker runs `run_recognition`. Each recognition ends once: whoever changes its row from `queued` has the say.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.core.files.base import ContentFile
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from backend.access.models import Device
+from backend.catalogue.models import Product, ProductSet, check_box
+from backend.catalogue.services import image_limits
+from backend.checkout import admission
+from backend.checkout.answers import make_answer
+from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState
+from backend.checkout.recogniser import get_serving, recognise_image
+from backend.common.problems import Problem, problem_of
+from recognition.images import check_header
+
+IDEMPOTENCY_KEPT = timedelta(hours=24)
+EXPIRED_RETRY_AFTER_SECONDS = 2
+
+log = structlog.get_logger(__name__)
+
+
+def recognise(
+    *,
+    data: bytes,
+    asked_by: str,
+    device: Device | None = None,
+    product_set: ProductSet | None = None,
+    n_candidates: int = 5,
+    idempotency_key: str = "",
+) -> Recognition:
+    """Have a query image recognised and wait for the answer.
+
+    Returns:
+        The recognition, done.
+    Raises:
+        ImageRefused: the bytes are no picture that is taken; nothing was stored.
+        Problem: 422, the Idempotency-Key came with another body; 429, too many are under way; 503, nobody was
+            free within the patience, or an engine does not answer.
+    """
+    image_format = check_header(data, image_limits())
+    body_sha256 = _body_sha256(data, product_set, n_candidates) if idempotency_key else ""
+    if idempotency_key:
+        earlier = _find_by_key(device, idempotency_key)
+        if earlier is not None:
+            return _replay(earlier, body_sha256)
+    recognition = Recognition(
+        device=device,
+        asked_by=asked_by,
+        product_set=product_set,
+        n_candidates=n_candidates,
+        image_format=image_format,
+        idempotency_key=idempotency_key,
+        body_sha256=body_sha256,
+    )
+    # All requests with one key share one place.
+    place = f"{device and device.pk}:{idempotency_key}" if idempotency_key else str(recognition.pk)
+    admission.admit(place)
+    try:
+        recognition.image.save("", ContentFile(data), save=False)
+        try:
+            with transaction.atomic():
+                recognition.save(force_insert=True)
+        except IntegrityError:
+            # The same key came twice at once: the other request has the row, this one waits for its answer.
+            _drop_image(recognition)
+            earlier = _find_by_key(device, idempotency_key)
+            if earlier is None:
+                raise
+            return _replay(earlier, body_sha256)
+        except Exception:
+            _drop_image(recognition)
+            raise
+        return _send_and_wait(recognition)
+    finally:
+        admission.leave(place)
+
+
+def _body_sha256(data: bytes, product_set: ProductSet | None, n_candidates: int) -> str:
+    digest = hashlib.sha256(data)
+    digest.update(f"|{product_set and product_set.slug}|{n_candidates}".encode())
+    return digest.hexdigest()
+
+
+def _find_by_key(device: Device | None, idempotency_key: str) -> Recognition | None:
+    return Recognition.objects.filter(device=device, idempotency_key=idempotency_key).first()
+
+
+def _replay(earlier: Recognition, body_sha256: str) -> Recognition:
+    """The answer of the request that had this key first, waited for while it is still under way."""
+    if earlier.body_sha256 != body_sha256:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            f"this Idempotency-Key came with another body before (recognition {earlier.pk}); use a new key",
+        )
+    deadline = time.monotonic() + settings.RECOGNITION_PATIENCE_SECONDS
+    while earlier.state == RecognitionState.QUEUED and time.monotonic() < deadline:
+        time.sleep(0.05)
+        earlier.refresh_from_db()
+    return _answered(earlier)
+
+
+def _answered(recognition: Recognition) -> Recognition:
+    """The recognition if it is done; else the problem that says how it ended."""
+    if recognition.state == RecognitionState.DONE:
+        return recognition
+    if recognition.state == RecognitionState.FAILED and recognition.failure:
+        failure = recognition.failure
+        raise Problem(
+            failure["status"], failure["code"], failure["detail"], retry_after=failure.get("retry_after")
+        )
+    raise Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "no-worker-free",
+        f"no worker was free within {settings.RECOGNITION_PATIENCE_SECONDS:g} s; send the photo again",
+        retry_after=EXPIRED_RETRY_AFTER_SECONDS,
+    )
+
+
+def _send_and_wait(recognition: Recognition) -> Recognition:
+    from backend.checkout.tasks import recognise_task
+
+    deadline = time.monotonic() + settings.RECOGNITION_PATIENCE_SECONDS
+    try:
+        recognise_task.apply_async((str(recognition.pk),), expires=settings.RECOGNITION_PATIENCE_SECONDS)
+        outcome = admission.wait_for_signal(str(recognition.pk), deadline - time.monotonic())
+    except Exception as error:
+        # The broker is gone: free the key, so that the caller can send the same request again.
+        _end(recognition, RecognitionState.EXPIRED, idempotency_key="")
+        raise error
+    if outcome is None and _end(recognition, RecognitionState.EXPIRED, idempotency_key=""):
+        return _answered(recognition)
+    if outcome is not None and outcome["state"] == RecognitionState.DONE:
+        recognition.state, recognition.answer = outcome["state"], outcome["answer"]
+    else:
+        recognition.refresh_from_db()
+        recognition.failure = recognition.failure or (outcome or {}).get("failure")
+        if outcome is not None and recognition.state == RecognitionState.QUEUED:
+            # The worker could not write that it failed (PostgreSQL was away for it).
+            recognition.state = RecognitionState.FAILED
+    return _answered(recognition)
+
+
+def _end(recognition: Recognition, state: RecognitionState, **changes: Any) -> bool:
+    """Change the row from `queued`; False when somebody else ended the recognition first."""
+    ended = Recognition.objects.filter(pk=recognition.pk, state=RecognitionState.QUEUED).update(
+        state=state, **changes
+    )
+    if ended:
+        recognition.state = state
+        for field, value in changes.items():
+            setattr(recognition, field, value)
+    return bool(ended)
+
+
+def _drop_image(recognition: Recognition) -> None:
+    recognition.image.storage.delete(recognition.image.name)
+
+
+def run_recognition(recognition_id: str) -> None:
+    """In the worker: recognise a queued recognition, store the answer, and tell the web process.
+
+    A failure is stored and told as the problem that it is to the caller, and raised where it is a mistake of ours.
+    """
+    started = time.perf_counter()
+    try:
+        recognition = Recognition.objects.select_related("product_set").filter(pk=recognition_id).first()
+        if recognition is None or recognition.state != RecognitionState.QUEUED:
+            return
+        answer = _recognise_and_store(recognition, started)
+    except Exception as error:
+        problem = problem_of(error) or Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "recognition-failed",
+            "the recognition failed; the log says why",
+            retry_after=2,
+        )
+        failure = problem.body() | {"retry_after": problem.retry_after}
+        admission.signal(recognition_id, {"state": RecognitionState.FAILED, "failure": failure})
+        # What may pass by itself must not be replayed to the same key.
+        freed = {"idempotency_key": ""} if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR else {}
+        Recognition.objects.filter(pk=recognition_id, state=RecognitionState.QUEUED).update(
+            state=RecognitionState.FAILED, failure=failure, **freed
+        )
+        if problem_of(error) is None:
+            raise
+        log.warning("recognition failed", recognition=recognition_id, code=problem.code, reason=str(error))
+        return
+    if answer is not None:
+        admission.signal(recognition_id, {"state": RecognitionState.DONE, "answer": answer})
+
+
+def _recognise_and_store(recognition: Recognition, started: float) -> dict[str, Any] | None:
+    """Returns: the answer, or None when the recognition had expired meanwhile."""
+    serving = get_serving()
+    with recognition.image.open("rb") as file:
+        data = file.read()
+    found = recognise_image(
+        serving, data, product_set=recognition.product_set, candidates=recognition.n_candidates
+    )
+    answer, items = make_answer(recognition, serving, found, started)
+    with transaction.atomic():
+        if not _end(
+            recognition,
+            RecognitionState.DONE,
+            answer=answer,
+            generation=serving.generation,
+            threshold_set=serving.threshold_set,
+            detector=serving.detector,
+        ):
+            return None
+        RecognisedItem.objects.bulk_create(items)
+    return answer
+
+
+# --- corrections ------------------------------------------------------------------------------------------
+def correct(
+    recognition: Recognition,
+    *,
+    made_by: str,
+    item: int | None,
+    sku: str | None,
+    box: Sequence[float] | None = None,
+) -> Correction:
+    """Store what a person says: item -> SKU; item -> not a product (sku None); or a missed item: box and SKU.
+
+    Raises:
+        Problem: 400, unknown item or SKU, or neither item nor box; 409, the recognition is not done.
+        ValidationError: the box is not inside the query image.
+    """
+    if recognition.state != RecognitionState.DONE or recognition.answer is None:
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "not-done",
+            f"the recognition is {recognition.state}, only a done one is corrected",
+        )
+    product = None
+    if sku is not None:
+        product = Product.objects.filter(sku=sku).first()
+        if product is None:
+            raise Problem(
+                HTTPStatus.BAD_REQUEST, "unknown-sku", f"there is no product {sku!r} in the catalogue"
+            )
+    recognised = None
+    if item is not None:
+        recognised = recognition.items.filter(number=item).first()
+        if recognised is None:
+            raise Problem(
+                HTTPStatus.BAD_REQUEST,
+                "unknown-item",
+                f"the recognition has no item {item}; it has {recognition.items.count()}",
+            )
+        box = recognised.box
+    elif box is None or product is None:
+        raise Problem(
+            HTTPStatus.BAD_REQUEST, "invalid", "give an item, or the box and SKU of what was missed"
+        )
+    else:
+        size: Mapping[str, int] = recognition.answer["image"]
+        check_box(box, size["width"], size["height"])
+    return Correction.objects.create(
+        recognition=recognition,
+        item=recognised,
+        box=list(box),
+        product=product,
+        sku=sku or "",
+        made_by=made_by,
+    )
+
+
+# --- what the clock does ----------------------------------------------------------------------------------
+def expire_recognitions() -> int:
+    """End those whose web process and worker both died."""
+    deadline = timezone.now() - timedelta(seconds=2 * settings.RECOGNITION_PATIENCE_SECONDS)
+    return Recognition.objects.filter(state=RecognitionState.QUEUED, created_at__lt=deadline).update(
+        state=RecognitionState.EXPIRED, idempotency_key=""
+    )
+
+
+def purge_query_images() -> int:
+    """Delete query images that were kept long enough; boxes and results stay. Frees Idempotency-Keys of yesterday.
+
+    Returns:
+        How many images were deleted.
+    """
+    now = timezone.now()
+    Recognition.objects.exclude(idempotency_key="").filter(created_at__lt=now - IDEMPOTENCY_KEPT).update(
+        idempotency_key=""
+    )
+    old = Recognition.objects.exclude(image="").exclude(state=RecognitionState.QUEUED)
+    old = old.filter(created_at__lte=now - timedelta(days=settings.QUERY_IMAGE_DAYS))
+    purged = 0
+    for recognition in old.only("pk", "image").iterator(chunk_size=500):
+        purged += forget_query_image(recognition.pk)
+    return purged
+
+
+def forget_query_image(recognition_id: UUID) -> bool:
+    """Delete one query image: the file first, so that a failure leaves a row to try again from."""
+    recognition = Recognition.objects.only("pk", "image").get(pk=recognition_id)
+    if not recognition.image:
+        return False
+    _drop_image(recognition)
+    Recognition.objects.filter(pk=recognition_id).update(image="")
+    return True

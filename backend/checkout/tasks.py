@@ -1,0 +1,26 @@
+"""Celery tasks of the checkout: `recognise` on the queue `recognition`, the clock's on `bulk`."""
+
+from celery import shared_task
+
+from backend.checkout import admission, services
+
+
+@shared_task(name="checkout.recognise", queue="recognition")
+def recognise_task(recognition_id: str) -> None:
+    services.run_recognition(recognition_id)
+
+
+@shared_task(name="checkout.echo", queue="recognition")
+def echo_task(signal_id: str) -> None:
+    """Nothing but the way there and back: what web, broker and worker cost by themselves."""
+    admission.signal(signal_id, {"state": "done"})
+
+
+@shared_task(name="checkout.expire_recognitions", expires=60)
+def expire_recognitions_task() -> None:
+    services.expire_recognitions()
+
+
+@shared_task(name="checkout.purge_query_images", expires=3600)
+def purge_query_images_task() -> None:
+    services.purge_query_images()

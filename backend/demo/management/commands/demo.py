@@ -1,0 +1,254 @@
+"""The main job, shown: engines, catalogue, models, web and workers, one recognition."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import close_old_connections
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from backend.access.models import Device, Scope
+from backend.access.services import create_device, find_device
+from backend.bootstrap import BASE_DIR
+from backend.catalogue.models import Product, ProductSet
+from backend.engines import embedded
+from backend.engines.supervisor import Child, Supervisor
+from backend.gallery import enrolment
+from backend.gallery.selectors import get_active_detector, get_active_generation
+from backend.gallery.services import activate_model, install_model, plan_missing
+from backend.gallery.thresholds import fit_thresholds, needs_fit
+
+FIXTURES = BASE_DIR / "fixtures"
+CATALOGUE = FIXTURES / "demo_catalogue"
+READY_WITHIN_SECONDS = 120
+
+
+class Command(BaseCommand):
+    help = "Bring everything up with the demo catalogue, recognise one photo, and stay until Ctrl-C."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--once", action="store_true", help="stop everything after the recognition")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        console = Console()
+        try:
+            self._run(console, once=options["once"])
+        finally:
+            if settings.EMBEDDED:
+                console.print("stopping the engines ...")
+                embedded.down(settings.DATA_DIR)
+
+    def _run(self, console: Console, *, once: bool) -> None:
+        console.print("engines are up; preparing the database ...")
+        call_command("migrate", verbosity=0)
+        secrets_of_demo = _load_secrets()
+        _see_to_models(console)
+        _see_to_catalogue(console)
+        address = f"127.0.0.1:{_free_port(8000)}"
+        supervisor = Supervisor(_children(address), data_dir=settings.DATA_DIR)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        with supervisor.running():
+            _wait_ready(console, address)
+            photo = _pick_photo()
+            answer = _recognise(address, secrets_of_demo["key"], photo)
+            _show(console, answer, photo)
+            _tell(console, address, secrets_of_demo, photo)
+            if not once:
+                console.print("[bold]Ctrl-C stops everything.[/bold]")
+                try:
+                    supervisor.watch()
+                except KeyboardInterrupt:
+                    console.print()
+            console.print("stopping web and workers ...")
+
+
+def _load_secrets() -> dict[str, str]:
+    """The demo's admin and device, made once; kept in the data folder so that the next demo prints the same."""
+    path = Path(settings.DATA_DIR) / "demo.json"
+    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    users = get_user_model().objects
+    if "password" not in known or not users.filter(username="admin").exists():
+        known["password"] = secrets.token_urlsafe(9)
+        users.filter(username="admin").delete()
+        users.create_superuser("admin", password=known["password"])
+        manager, _ = users.get_or_create(username="manager", defaults={"is_staff": True})
+        manager.set_password(known["password"])
+        manager.save()
+        manager.groups.set([Group.objects.get(name="manager")])
+    if "key" not in known or find_device(known["key"]) is None:
+        Device.objects.filter(name="demo till").delete()
+        _, known["key"] = create_device(name="demo till", scopes=list(Scope.values))
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(known))
+    return known
+
+
+def _see_to_models(console: Console) -> None:
+    folders = sorted(path.parent for path in (FIXTURES / "models").glob("*/card.json"))
+    if not folders:
+        raise CommandError(f"there is no model folder in {FIXTURES / 'models'}")
+    for folder in folders:
+        model = install_model(folder)
+        if model.task == "embedder" and get_active_generation() is None:
+            activate_model(model)
+            console.print(f"opened a gallery of {model}")
+        elif model.task == "detector" and get_active_detector() is None:
+            activate_model(model)
+    if get_active_detector() is None:
+        console.print(
+            "no detector is installed: the whole photo is taken as the one product (docs/models.md)"
+        )
+
+
+def _see_to_catalogue(console: Console) -> None:
+    generation = get_active_generation()
+    assert generation is not None
+    if not Product.objects.exists():
+        call_command("import_catalogue", CATALOGUE)
+        everything = ProductSet.objects.create(slug="demo", name="Demo store")
+        everything.products.set(Product.objects.all())
+    plan_missing(generation)
+    columns = (TextColumn("embedding pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    waiting = enrolment.count_waiting(generation)
+    with Progress(*columns, console=console, disable=not waiting) as bar:
+        row = bar.add_task("pictures", total=waiting)
+        enrolment.enrol(generation, each=lambda n: bar.advance(row, n))
+    if needs_fit(generation, settings.SEARCH_STRATEGY):
+        fit_thresholds(generation, settings.SEARCH_STRATEGY, automatic=True)
+    close_old_connections()
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted`, or another when somebody listens there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _children(address: str) -> list[Child]:
+    logs = Path(settings.DATA_DIR) / "logs"
+    python = sys.executable
+    celery = [python, "-m", "celery", "-A", "backend.celery"]
+    environ = dict(os.environ) | {"WEB_BIND": address}
+    return [
+        Child(
+            "web",
+            [python, "-m", "gunicorn", "backend.wsgi", "-c", "backend/gunicorn.conf.py"],
+            environ,
+            logs / "web.log",
+        ),
+        Child(
+            "worker-recognition",
+            [
+                *celery,
+                "worker",
+                "-Q",
+                "recognition",
+                "-n",
+                "recognition@%h",
+                "-c",
+                str(settings.RECOGNITION_WORKERS),
+            ],
+            environ | {"CHECKLANE_WARM_UP": "1"},
+            logs / "worker-recognition.log",
+        ),
+        Child(
+            "worker-bulk",
+            [*celery, "worker", "-Q", "bulk", "-n", "bulk@%h", "-c", "2"],
+            environ | {"THREADS_PER_WORKER": str(settings.BULK_THREADS)},
+            logs / "worker-bulk.log",
+        ),
+        Child("beat", [*celery, "beat"], environ, logs / "beat.log"),
+    ]
+
+
+def _wait_ready(console: Console, address: str) -> None:
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    with console.status("starting web and workers ..."):
+        while True:
+            try:
+                found = requests.get(f"http://{address}/readyz", timeout=5)
+                if found.ok:
+                    return
+                state = found.text
+            except requests.RequestException as error:
+                state = str(error)
+            if time.monotonic() > deadline:
+                raise CommandError(
+                    f"not ready after {READY_WITHIN_SECONDS} s: {state}; see {settings.DATA_DIR}/logs"
+                )
+            time.sleep(0.3)
+
+
+def _pick_photo() -> Path:
+    """A scene where a detector is installed, else a picture of one product."""
+    pattern = "scene*.jpg" if get_active_detector() else "query*/*.jpg"
+    return min((CATALOGUE / "images").rglob(pattern.split("/")[-1]))
+
+
+def _recognise(address: str, key: str, photo: Path) -> dict[str, Any]:
+    with photo.open("rb") as file:
+        found = requests.post(
+            f"http://{address}/api/v1/recognitions",
+            headers={"Authorization": f"Bearer {key}"},
+            files={"image": (photo.name, file)},
+            timeout=settings.RECOGNITION_PATIENCE_SECONDS + 5,
+        )
+    if found.status_code != 201:
+        raise CommandError(f"the recognition failed: {found.status_code} {found.text}")
+    answer: dict[str, Any] = found.json()
+    return answer
+
+
+def _show(console: Console, answer: dict[str, Any], photo: Path) -> None:
+    table = Table(title=f"Recognised in {photo.relative_to(BASE_DIR)}")
+    for column in ("item", "product", "result", "similarity", "box", "price"):
+        table.add_column(column)
+    for item in answer["items"]:
+        product = item["product"] or {}
+        table.add_row(
+            str(item["id"]),
+            f"{product['sku']}  {product['name']}" if product else "-",
+            item["result"].replace("_", " "),
+            f"{item['similarity']:.3f}" if item["similarity"] is not None else "-",
+            ", ".join(f"{side:.0f}" for side in item["box"]),
+            f"{product['price']} {product['currency']}" if product.get("price") else "-",
+        )
+    console.print(table)
+    basket = answer["basket"]
+    console.print(
+        f"basket: {basket['total'] or '-'} {basket['currency'] or ''}, "
+        f"{'complete' if basket['complete'] else 'not complete'}; "
+        + ", ".join(f"{stage} {spent:.0f} ms" for stage, spent in answer["timings_ms"].items())
+    )
+
+
+def _tell(console: Console, address: str, known: dict[str, str], photo: Path) -> None:
+    console.print(
+        f"\nadmin    http://{address}/admin/   user admin (or manager), password {known['password']}"
+    )
+    console.print(f"API      http://{address}/api/v1   described at http://{address}/api/schema\n")
+    # Unwrapped, so that it can be copied as it is.
+    console.print(
+        f"curl -H 'Authorization: Bearer {known['key']}' -F image=@{photo.relative_to(BASE_DIR)} "
+        f"http://{address}/api/v1/recognitions\n",
+        soft_wrap=True,
+    )

@@ -1,0 +1,1 @@
+"""Measuring the gallery: recall, mAP, latency and size by index and strategy."""

@@ -1,0 +1,15 @@
+from django.apps import AppConfig
+
+
+class GalleryConfig(AppConfig):
+    name = "backend.gallery"
+    label = "gallery"
+
+    def ready(self) -> None:
+        from auditlog.registry import auditlog
+
+        from backend.gallery import models, signals  # noqa: F401  connects the catalogue's changes to the ledger
+
+        auditlog.register(models.InstalledModel, exclude_fields=["updated_at"])
+        auditlog.register(models.Generation, exclude_fields=["updated_at"])
+        auditlog.register(models.ThresholdSet, exclude_fields=["updated_at"])

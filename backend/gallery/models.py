@@ -1,0 +1,161 @@
+"""InstalledModel, Generation, Embedding (the ledger), ThresholdSet."""
+
+from pathlib import Path
+
+from django.conf import settings
+from django.db import models
+
+from backend.common.models import TimestampedModel
+
+
+class ModelTask(models.TextChoices):
+    DETECTOR = "detector"
+    EMBEDDER = "embedder"
+
+
+class InstalledModel(TimestampedModel):
+    """A model folder that was checked and copied under MODELS_ROOT. One detector is active; an embedder is active
+    through its generation."""
+
+    name = models.CharField(max_length=80)
+    version = models.CharField(max_length=40)
+    task = models.CharField(max_length=8, choices=ModelTask.choices)
+    sha256 = models.CharField("SHA-256", max_length=64)
+    card = models.JSONField()
+    is_active = models.BooleanField("active", default=False, editable=False)
+
+    class Meta:
+        verbose_name = "model"
+        ordering = ["name", "version"]
+        constraints = [
+            models.UniqueConstraint(fields=["name", "version"], name="model_once_per_version"),
+            models.UniqueConstraint(
+                fields=["task"],
+                condition=models.Q(is_active=True, task="detector"),
+                name="one_active_detector",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+    @property
+    def folder(self) -> Path:
+        """Where model.onnx and card.json lie."""
+        return Path(settings.MODELS_ROOT) / f"{self.name}-{self.version}-{self.sha256[:12]}"
+
+
+class GenerationState(models.TextChoices):
+    BUILDING = "building"
+    VERIFYING = "verifying"
+    READY = "ready"
+    ACTIVE = "active"
+    STANDBY = "standby", "standby (was active, can come back)"
+    RETIRED = "retired"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+# Each of these receives every new, changed and removed picture, so that a switch or a rollback loses nothing.
+LIVE_STATES = (
+    GenerationState.BUILDING,
+    GenerationState.VERIFYING,
+    GenerationState.READY,
+    GenerationState.ACTIVE,
+    GenerationState.STANDBY,
+)
+
+
+class Generation(TimestampedModel):
+    """One gallery, built by one embedder, in two Milvus collections. Exactly one is active."""
+
+    embedder = models.ForeignKey(InstalledModel, on_delete=models.PROTECT, related_name="generations")
+    detector = models.ForeignKey(
+        InstalledModel,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="That its boxes came from.",
+    )
+    crop_margin = models.FloatField(default=0.0)
+    index = models.JSONField(help_text="Index settings: type and its parameters.")
+    collection = models.CharField(
+        max_length=120, unique=True, help_text="Stem of the collections' names in Milvus."
+    )
+    state = models.CharField(max_length=10, choices=GenerationState.choices, default=GenerationState.BUILDING)
+    evaluation = models.JSONField(default=dict, blank=True)
+    activated_at = models.DateTimeField("activated", null=True, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["state"], condition=models.Q(state="active"), name="one_active_generation"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"generation {self.pk} ({self.embedder})"
+
+
+class EmbeddingState(models.TextChoices):
+    PENDING = "pending"
+    EMBEDDED = "embedded"
+    FAILED = "failed"
+    REMOVING = "removing"
+
+
+class Embedding(models.Model):
+    """The ledger: what one generation holds of one reference image.
+
+    `reference_image_id` is no foreign key: the row outlives its picture until Milvus has let go of the entry.
+    """
+
+    reference_image_id = models.BigIntegerField()
+    generation = models.ForeignKey(Generation, on_delete=models.CASCADE, related_name="embeddings")
+    state = models.CharField(max_length=8, choices=EmbeddingState.choices, default=EmbeddingState.PENDING)
+    revision = models.PositiveIntegerField(default=0, help_text="Of the picture, as embedded; 0 before.")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    error = models.TextField(blank=True)
+    # Whoever works on a row holds it until then; nobody else touches its entry in Milvus.
+    lease_until = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["generation", "reference_image_id"], name="entry_once_per_generation"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["generation", "state"], name="embedding_open", condition=~models.Q(state="embedded")
+            ),
+            models.Index(fields=["reference_image_id"], name="embedding_reference_image"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.reference_image_id} in generation {self.generation_id}: {self.state}"
+
+
+class ThresholdSet(TimestampedModel):
+    """What separates recognised, needs confirmation and unknown, for one generation and one search strategy."""
+
+    generation = models.ForeignKey(Generation, on_delete=models.CASCADE, related_name="threshold_sets")
+    strategy = models.CharField(max_length=12)
+    version = models.PositiveIntegerField()
+    recognised = models.FloatField(help_text="Similarity from which an item is recognised.")
+    margin = models.FloatField(help_text="Similarity by which the best product must lead the next.")
+    unknown = models.FloatField(help_text="Similarity below which an item is unknown.")
+    fit = models.JSONField(default=dict, help_text="How it was fitted, on what, with what outcome.")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["generation", "strategy", "version"], name="threshold_set_version"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.strategy} {self.version} of generation {self.generation_id}"

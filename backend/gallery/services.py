@@ -1,0 +1,216 @@
+"""Installing and activating models, and keeping the ledger in step with the catalogue.
+
+What fills the ledger's rows with embeddings is enrolment.py; what fits thresholds is thresholds.py.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from http import HTTPStatus
+from pathlib import Path
+
+import structlog
+from django.db import connection, transaction
+from django.utils import timezone
+from django.utils.text import slugify
+from recognition.gallery import IndexSettings
+
+from backend.catalogue.models import ReferenceImage
+from backend.common.problems import Problem, engine_of
+from backend.gallery.loading import get_detector, get_embedder, get_gallery
+from backend.gallery.models import (
+    LIVE_STATES,
+    Embedding,
+    EmbeddingState,
+    Generation,
+    GenerationState,
+    InstalledModel,
+    ModelTask,
+)
+from backend.gallery.selectors import get_active_detector, get_active_generation
+from recognition.model_card import ModelCard, load_model_folder
+
+log = structlog.get_logger(__name__)
+
+
+def install_model(folder: Path) -> InstalledModel:
+    """Check a model folder and copy it under MODELS_ROOT; the same model twice changes nothing.
+
+    Raises:
+        ModelRefused: the card is wrong, the file does not match it, or does not run on the provider it names.
+        Problem: 409, another model of this name and version is installed.
+    """
+    found = load_model_folder(folder)
+    card = found.card
+    model = InstalledModel(
+        name=slugify(card.name),
+        version=slugify(card.version),
+        task=card.task,
+        sha256=card.sha256,
+        card=card.to_dict(),
+    )
+    there = InstalledModel.objects.filter(name=model.name, version=model.version).first()
+    if there is not None:
+        if there.sha256 != model.sha256 or there.card != json.loads(json.dumps(model.card)):
+            raise Problem(
+                HTTPStatus.CONFLICT,
+                "model-version-taken",
+                f"another {there} is installed (SHA-256 {there.sha256[:12]}, this one {model.sha256[:12]});"
+                " give this one a version of its own in its card",
+            )
+        model = there
+    _copy_folder(folder, model.folder)
+    # Loaded once before it is believed: a model that does not run here is refused now, not at the till.
+    _try_out(model)
+    model.save()
+    return model
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".installing-"))
+    for name in ("model.onnx", "card.json"):
+        shutil.copyfile(source / name, aside / name)
+    os.chmod(aside, 0o755)
+    try:
+        aside.rename(target)
+    except OSError:
+        shutil.rmtree(aside)  # another process of the same start was first
+        if not target.exists():
+            raise
+
+
+def _try_out(model: InstalledModel) -> None:
+    try:
+        (get_detector if model.task == ModelTask.DETECTOR else get_embedder)(model)
+    except Exception:
+        if model.pk is None:
+            shutil.rmtree(model.folder, ignore_errors=True)
+        raise
+
+
+def activate_model(model: InstalledModel, *, index: IndexSettings | None = None) -> None:
+    """Let a detector propose and find boxes from now on; with an embedder, open the first generation.
+
+    Raises:
+        Problem: 409, a generation of another embedder is active.
+    """
+    if model.task == ModelTask.DETECTOR:
+        with transaction.atomic():
+            InstalledModel.objects.filter(task=ModelTask.DETECTOR, is_active=True).update(is_active=False)
+            InstalledModel.objects.filter(pk=model.pk).update(is_active=True)
+        return
+    active = get_active_generation()
+    if active is None:
+        _open_first_generation(model, index or IndexSettings(type="HNSW"))
+    elif active.embedder_id != model.pk:
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "generation-active",
+            f"{active} answers now; a gallery of another embedder is a new generation, built beside it and then switched to",
+        )
+
+
+def _open_first_generation(embedder: InstalledModel, index: IndexSettings) -> Generation:
+    card = ModelCard.from_dict(embedder.card)
+    with transaction.atomic():
+        generation = Generation.objects.create(
+            embedder=embedder,
+            detector=get_active_detector(),
+            crop_margin=card.crop_margin or 0.0,
+            index=index.to_dict(),
+            collection=_collection_name(embedder),
+            state=GenerationState.ACTIVE,
+            activated_at=timezone.now(),
+        )
+        # Inside the transaction: a generation whose collections could not be made is none.
+        get_gallery(generation).create()
+    plan_missing(generation)
+    return generation
+
+
+def _collection_name(embedder: InstalledModel) -> str:
+    # Milvus takes letters, digits and '_'. The stamp keeps names apart when a database is restored beside an old Milvus.
+    stamp = timezone.now().strftime("%Y%m%d%H%M%S%f")
+    return f"checklane_{slugify(embedder.name).replace('-', '_')[:60]}_{stamp}"
+
+
+# --- the ledger follows the catalogue ---------------------------------------------------------------------
+def plan_embedding(reference_image_id: int) -> None:
+    """Write that a picture is to be embedded in every live generation, and call a worker after the commit."""
+    generation_ids = list(Generation.objects.filter(state__in=LIVE_STATES).values_list("pk", flat=True))
+    if not generation_ids:
+        return
+    # The lease stays: whoever works on the old revision ends first, then the new one is taken.
+    Embedding.objects.bulk_create(
+        [Embedding(reference_image_id=reference_image_id, generation_id=pk) for pk in generation_ids],
+        update_conflicts=True,
+        unique_fields=["generation", "reference_image_id"],
+        update_fields=["state", "attempts", "error"],
+    )
+    call_worker([reference_image_id])
+
+
+def plan_removal(reference_image_id: int) -> None:
+    """Write that a picture's entries are to leave Milvus, and call a worker after the commit."""
+    Embedding.objects.filter(reference_image_id=reference_image_id).update(state=EmbeddingState.REMOVING)
+    call_worker([reference_image_id])
+
+
+def call_worker(reference_image_ids: Sequence[int]) -> None:
+    """Ask the bulk worker to look at these pictures once the transaction is through. A lost message only delays."""
+    from backend.gallery.tasks import enrol_task
+
+    def send() -> None:
+        try:
+            enrol_task.delay(list(reference_image_ids))
+        except Exception as error:
+            if engine_of(error) is None:
+                raise
+            log.warning("enrolment not announced; the sweep will find it", pictures=len(reference_image_ids))
+
+    transaction.on_commit(send)
+
+
+def plan_missing(generation: Generation) -> None:
+    """Bring the ledger to the catalogue: a row for each picture, stale rows pending, rows of no picture removing."""
+    images, ledger = ReferenceImage._meta.db_table, Embedding._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""INSERT INTO {ledger} (reference_image_id, generation_id, state, revision, attempts, error)
+                SELECT i.id, %s, 'pending', 0, 0, '' FROM {images} i
+                WHERE NOT EXISTS (SELECT 1 FROM {ledger} e WHERE e.generation_id = %s AND e.reference_image_id = i.id)
+                ON CONFLICT DO NOTHING""",  # noqa: S608  table names of our own models
+            [generation.pk, generation.pk],
+        )
+        cursor.execute(
+            f"""UPDATE {ledger} e SET state = 'pending', attempts = 0 FROM {images} i
+                WHERE e.generation_id = %s AND e.state = 'embedded'
+                AND i.id = e.reference_image_id AND i.revision <> e.revision""",  # noqa: S608
+            [generation.pk],
+        )
+        cursor.execute(
+            f"""UPDATE {ledger} e SET state = 'removing' WHERE e.generation_id = %s AND e.state <> 'removing'
+                AND NOT EXISTS (SELECT 1 FROM {images} i WHERE i.id = e.reference_image_id)""",  # noqa: S608
+            [generation.pk],
+        )
+
+
+def mark_all_pending() -> int:
+    """Forget what Milvus holds: after a restore it is rebuilt from PostgreSQL and the pictures.
+
+    Returns:
+        How many entries will be embedded again.
+    """
+    for generation in Generation.objects.filter(state__in=LIVE_STATES).select_related("embedder"):
+        gallery = get_gallery(generation)
+        if not gallery.exists():
+            gallery.create()
+        plan_missing(generation)
+    return Embedding.objects.filter(state=EmbeddingState.EMBEDDED, generation__state__in=LIVE_STATES).update(
+        state=EmbeddingState.PENDING, attempts=0, lease_until=None
+    )

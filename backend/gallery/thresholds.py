@@ -1,0 +1,123 @@
+"""Fitting what separates recognised, needs confirmation and unknown: here the simple, conservative way.
+
+Leave one out: each reference picture in turn is the query, itself excluded; the nearest picture of its own product
+and the nearest of another tell how far apart right and wrong lie.
+"""
+
+import numpy as np
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from recognition.gallery import SearchSettings
+from recognition.ranking import Thresholds, fit_leave_one_out
+
+from backend.gallery.loading import get_gallery
+from backend.gallery.models import Embedding, EmbeddingState, Generation, ThresholdSet
+from backend.gallery.selectors import get_threshold_set
+
+SAMPLE = 2_000
+SEARCH_BATCH = 50
+# An automatic fit is made again when the gallery has grown or shrunk by this share since the last.
+REFIT_AT = 0.2
+
+
+def search_settings(strategy: str | None = None) -> SearchSettings:
+    """How this deployment searches."""
+    return SearchSettings(
+        strategy=strategy or settings.SEARCH_STRATEGY,
+        matches=settings.SEARCH_MATCHES,
+        ef=settings.SEARCH_EF,
+        nprobe=settings.SEARCH_NPROBE,
+        rerank=settings.SEARCH_RERANK,
+    )
+
+
+def get_thresholds(threshold_set: ThresholdSet | None) -> Thresholds:
+    """The set's thresholds; without a set nothing is recognised, only proposed."""
+    if threshold_set is None:
+        return Thresholds.cautious()
+    return Thresholds(threshold_set.recognised, threshold_set.margin, threshold_set.unknown)
+
+
+def fit_thresholds(generation: Generation, strategy: str, *, automatic: bool = False) -> ThresholdSet:
+    """Fit and store a new threshold set of a generation and strategy.
+
+    Args:
+        automatic: the sweep's own fit, which the sweep may replace; a person's stays.
+    Raises:
+        GalleryUnavailable: Milvus does not answer.
+    """
+    ids = list(
+        Embedding.objects.filter(generation=generation, state=EmbeddingState.EMBEDDED)
+        .order_by("reference_image_id")
+        .values_list("reference_image_id", flat=True)
+    )
+    n_embedded = len(ids)
+    if n_embedded > SAMPLE:
+        ids = [int(pk) for pk in np.random.default_rng(0).choice(ids, SAMPLE, replace=False)]
+    right, wrong = _leave_one_out(generation, search_settings(strategy), ids)
+    thresholds = fit_leave_one_out(right, wrong)
+    fit = {
+        "method": "leave one out",
+        "automatic": automatic,
+        "n_embedded": n_embedded,
+        "n_queries": len(right),
+        "rank_1": float(np.mean(right > wrong)) if len(right) else None,
+    }
+    return _store(generation, strategy, thresholds, fit)
+
+
+def _leave_one_out(
+    generation: Generation, how: SearchSettings, ids: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Similarity of the nearest right and of the nearest wrong picture for each of `ids` that has company.
+
+    Returns:
+        Two float arrays of one length; -1 where a query's matches held no right, or no wrong, picture.
+    """
+    gallery = get_gallery(generation)
+    right, wrong = [], []
+    for start in range(0, len(ids), SEARCH_BATCH):
+        found = gallery.fetch(ids[start : start + SEARCH_BATCH])
+        if not found.ids:
+            continue
+        for own, product, matches in zip(
+            found.ids, found.product_ids, gallery.search(found.embeddings, how), strict=True
+        ):
+            others = [match for match in matches if match.reference_image_id != own]
+            right.append(max((m.similarity for m in others if m.product_id == product), default=-1.0))
+            wrong.append(max((m.similarity for m in others if m.product_id != product), default=-1.0))
+    return np.array(right), np.array(wrong)
+
+
+def _store(
+    generation: Generation, strategy: str, thresholds: Thresholds, fit: dict[str, object]
+) -> ThresholdSet:
+    sets = ThresholdSet.objects.filter(generation=generation, strategy=strategy)
+    while True:
+        version = (sets.aggregate(newest=Max("version"))["newest"] or 0) + 1
+        try:
+            with transaction.atomic():
+                return ThresholdSet.objects.create(
+                    generation=generation,
+                    strategy=strategy,
+                    version=version,
+                    recognised=thresholds.recognised,
+                    margin=thresholds.margin,
+                    unknown=thresholds.unknown,
+                    fit=fit,
+                )
+        except IntegrityError:
+            continue  # another fit took this version
+
+
+def needs_fit(generation: Generation, strategy: str) -> bool:
+    """Whether the sweep should fit: no set yet, or its own fit is of a gallery of another size."""
+    n_embedded = Embedding.objects.filter(generation=generation, state=EmbeddingState.EMBEDDED).count()
+    newest = get_threshold_set(generation, strategy)
+    if newest is None:
+        return n_embedded > 0
+    if not newest.fit.get("automatic"):
+        return False
+    fitted_on = newest.fit["n_embedded"]
+    return abs(n_embedded - fitted_on) > REFIT_AT * fitted_on

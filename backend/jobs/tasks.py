@@ -1,0 +1,15 @@
+"""Celery tasks of the jobs: ids in, services called."""
+
+from celery import shared_task
+
+from backend.jobs.services import call_workers_for_stalled_jobs, run_job
+
+
+@shared_task(name="jobs.run", acks_late=True)
+def run_job_task(job_id: str) -> None:
+    run_job(job_id)
+
+
+@shared_task(name="jobs.sweep")
+def sweep_jobs_task() -> None:
+    call_workers_for_stalled_jobs()
