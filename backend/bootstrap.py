@@ -17,7 +17,7 @@ def data_dir() -> Path:
 
 
 def prepare_environment(*, start_engines: bool = True) -> None:
-    """Set the settings module; start embedded engines for each of DATABASE_URL, BROKER_URL, MILVUS_URI that is missing."""
+    """Set the settings module, and start an embedded engine for each of ENGINE_URLS that is missing."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
     if not all(os.environ.get(name) for name in ENGINE_URLS):
         os.environ["CHECKLANE_EMBEDDED_ENGINES"] = "1"

@@ -13,6 +13,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
+from base64 import b64decode, b64encode
 from importlib.metadata import version
 from pathlib import Path
 from signal import SIGTERM
@@ -79,9 +80,23 @@ class Milvus(Engine):
         )
 
     def _answers(self) -> bool:
+        self._forget_dead_sessions()
         healthy = _get(f"http://127.0.0.1:{self.address.ports['metrics']}/healthz")
         # Healthy components are not enough: the proxy must reach the coordinators.
         return healthy == b"OK" and b'"code":200' in _get(f"{self.url}/v1/vector/collections")
+
+    def _forget_dead_sessions(self) -> None:
+        """Remove from etcd the registrations of a Milvus that was killed.
+
+        They would run out by themselves after 30 s, and until then its successor waits for the dead one's query
+        node to load what it had loaded.
+        """
+        keys = _Etcd(self.address.ports["etcd_client"])
+        sessions = keys.under("by-dev/meta/session/")
+        newest = int(sessions.pop("by-dev/meta/session/id", b"0")) - 1
+        for key, value in sessions.items():
+            if json.loads(value)["ServerID"] < newest:
+                keys.delete(key)
 
     def _milvus_settings(self, configuration: Path) -> dict[str, Any]:
         """The wheel's own settings, with our ports, folders and choices over them."""
@@ -101,7 +116,6 @@ class Milvus(Engine):
             "proxy": {"ip": "127.0.0.1", "port": ports["proxy"], "internalPort": ports["proxy_internal"]},
             # The interim index is approximate and would answer in place of the index that a search asked for.
             "queryNode": {"segcore": {"interimIndex": {"enableIndex": False}}},
-            "common": {"session": {"ttl": 10}},
             "log": {"level": "warn", "file": {"rootPath": ""}, "stdout": True},
         }
         for component in ("rootCoord", "queryCoord", "queryNode", "dataCoord", "dataNode", "indexNode"):
@@ -132,10 +146,31 @@ def _merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _get(url: str) -> bytes:
-    """The body of the answer, or nothing where there is none."""
+class _Etcd:
+    """The keys in Milvus' own etcd, through its JSON gateway; nothing is found while it does not answer."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}/v3/kv/"
+
+    def under(self, prefix: str) -> dict[str, bytes]:
+        last = prefix[:-1] + chr(ord(prefix[-1]) + 1)  # etcd's way to say "all that begin so"
+        answer = _get(self._url + "range", {"key": _base64(prefix), "range_end": _base64(last)})
+        found = json.loads(answer or b"{}").get("kvs", [])
+        return {b64decode(entry["key"]).decode(): b64decode(entry["value"]) for entry in found}
+
+    def delete(self, key: str) -> None:
+        _get(self._url + "deleterange", {"key": _base64(key)})
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
+def _get(url: str, body: dict[str, str] | None = None) -> bytes:
+    """The body of the answer, or nothing where there is none; with a body, it is posted as JSON."""
+    data = None if body is None else json.dumps(body).encode()
     try:
-        with _DIRECT.open(url, timeout=5) as response:
+        with _DIRECT.open(url, data=data, timeout=5) as response:
             return bytes(response.read())
     except (urllib.error.URLError, OSError):
         return b""

@@ -75,7 +75,7 @@ def _copy_folder(source: Path, target: Path) -> None:
     aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".installing-"))
     for name in ("model.onnx", "card.json"):
         shutil.copyfile(source / name, aside / name)
-    os.chmod(aside, 0o755)
+    os.chmod(aside, 0o755)  # noqa: S103  models are no secret; web and workers may run as other users
     try:
         aside.rename(target)
     except OSError:
@@ -111,7 +111,8 @@ def activate_model(model: InstalledModel, *, index: IndexSettings | None = None)
         raise Problem(
             HTTPStatus.CONFLICT,
             "generation-active",
-            f"{active} answers now; a gallery of another embedder is a new generation, built beside it and then switched to",
+            f"{active} answers now; a gallery of another embedder is a new generation, built beside it and"
+            " then switched to",
         )
 
 
@@ -134,7 +135,7 @@ def _open_first_generation(embedder: InstalledModel, index: IndexSettings) -> Ge
 
 
 def _collection_name(embedder: InstalledModel) -> str:
-    # Milvus takes letters, digits and '_'. The stamp keeps names apart when a database is restored beside an old Milvus.
+    # Milvus takes letters, digits and '_'. The stamp keeps a restored database apart from an old Milvus' names.
     stamp = timezone.now().strftime("%Y%m%d%H%M%S%f")
     return f"checklane_{slugify(embedder.name).replace('-', '_')[:60]}_{stamp}"
 

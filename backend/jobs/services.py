@@ -114,7 +114,7 @@ def _call_worker(job: Job) -> None:
 
 
 def run_job(job_id: str) -> None:
-    """Run a job to its end, or until it is paused or cancelled. Two workers never run one job at once: one claims it."""
+    """Run a job to its end, or until it is paused or cancelled. Of two workers one claims it."""
     now = timezone.now()
     claimable = Job.objects.filter(pk=job_id, state=JobState.QUEUED) | Job.objects.filter(
         pk=job_id, state=JobState.RUNNING, lease_until__lt=now
@@ -184,7 +184,7 @@ def cancel_job(job: Job) -> Job:
 
 
 def retry_job(job: Job) -> Job:
-    """Run a finished job again from its start: what went well the first time changes nothing, what failed gets its chance."""
+    """Run a finished job again from its start: what went well changes nothing, what failed gets its chance."""
     job = _steer(
         job,
         to=JobState.QUEUED,
