@@ -35,6 +35,7 @@ from backend.gallery.thresholds import fit_thresholds, needs_fit
 FIXTURES = BASE_DIR / "fixtures"
 CATALOGUE = FIXTURES / "demo_catalogue"
 READY_WITHIN_SECONDS = 120
+SECRETS_FILE = "demo.json"
 
 
 class Command(BaseCommand):
@@ -55,18 +56,19 @@ class Command(BaseCommand):
     def _run(self, console: Console, *, once: bool) -> None:
         console.print("engines are up; preparing the database ...")
         call_command("migrate", verbosity=0)
-        secrets_of_demo = _load_secrets()
+        known = _load_secrets()
         _see_to_models(console)
         _see_to_catalogue(console)
         address = f"127.0.0.1:{_free_port(8000)}"
+        _save_secrets(known | {"url": f"http://{address}"})
         supervisor = Supervisor(_children(address), data_dir=settings.DATA_DIR)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with supervisor.running():
             _wait_ready(console, address)
             photo = _pick_photo()
-            answer = _recognise(address, secrets_of_demo["key"], photo)
+            answer = _recognise(address, known["key"], photo)
             _show(console, answer, photo)
-            _tell(console, address, secrets_of_demo, photo)
+            _tell(console, address, known, photo)
             if not once:
                 console.print("[bold]Ctrl-C stops everything.[/bold]")
                 try:
@@ -78,7 +80,7 @@ class Command(BaseCommand):
 
 def _load_secrets() -> dict[str, str]:
     """The demo's admin and device, made once; kept in the data folder so that the next demo prints the same."""
-    path = Path(settings.DATA_DIR) / "demo.json"
+    path = Path(settings.DATA_DIR) / SECRETS_FILE
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     users = get_user_model().objects
     if "password" not in known or not users.filter(username="admin").exists():
@@ -92,9 +94,13 @@ def _load_secrets() -> dict[str, str]:
     if "key" not in known or find_device(known["key"]) is None:
         Device.objects.filter(name="demo till").delete()
         _, known["key"] = create_device(name="demo till", scopes=list(Scope.values))
+    return known
+
+
+def _save_secrets(known: dict[str, str]) -> None:
+    path = Path(settings.DATA_DIR) / SECRETS_FILE
     path.touch(mode=0o600)
     path.write_text(json.dumps(known))
-    return known
 
 
 def _see_to_models(console: Console) -> None:

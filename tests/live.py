@@ -1,0 +1,98 @@
+"""A running Checklane for tests: `manage.py demo` on the run's engines, with its own database and broker space."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+UP_WITHIN_SECONDS = 180
+
+
+@dataclass
+class LiveService:
+    """The demo, up. `environ` reaches its database and engines from another process."""
+
+    url: str
+    key: str
+    username: str
+    password: str
+    environ: dict[str, str]
+    data_dir: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the demo's device, which has every scope."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def manage(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a command of manage.py beside it."""
+        return subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=REPOSITORY,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def stop(self) -> None:
+        """As Ctrl-C does."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(60)
+
+
+def start_live_service(data_dir: Path, name: str, **settings: str) -> LiveService:
+    """Start the demo in a database of its own, and wait until it has shown its recognition.
+
+    Args:
+        data_dir: for pictures, models and logs.
+        name: of the database; made anew.
+        settings: further environment variables.
+    """
+    database_url = _make_database(name)
+    environ = dict(os.environ) | {
+        "CHECKLANE_DATA": str(data_dir),
+        "DATABASE_URL": database_url,
+        "BROKER_URL": re.sub(r"(/\d*)?$", "/1", os.environ["BROKER_URL"], count=1),
+        "LOG_LEVEL": "INFO",
+        "PYTHONUNBUFFERED": "1",
+    } | settings
+    environ.pop("CHECKLANE_EMBEDDED_ENGINES", None)
+    log = data_dir / "demo.log"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "demo"], cwd=REPOSITORY, env=environ, stdout=sink, stderr=subprocess.STDOUT
+        )
+    deadline = time.monotonic() + UP_WITHIN_SECONDS
+    while "Ctrl-C" not in log.read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise RuntimeError(f"the demo did not come up:\n{log.read_text()}")
+        time.sleep(0.2)
+    known = json.loads((data_dir / "demo.json").read_text())
+    return LiveService(
+        known["url"], known["key"], "admin", known["password"], environ, data_dir, process, log
+    )
+
+
+def _make_database(name: str) -> str:
+    url = os.environ["DATABASE_URL"]
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        cursor.execute(f'CREATE DATABASE "{name}"')
+    connection.close()
+    return url.rsplit("/", 1)[0] + f"/{name}"
