@@ -16,72 +16,12 @@ from recognition.model_card import (
     RawOutputs,
     load_model_folder,
 )
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def common(**changes: Any) -> dict[str, Any]:
-    card = {
-        "name": "toy",
-        "version": "1",
-        "sha256": "0" * 64,
-        "input": {
-            "name": "image",
-            "width": 32,
-            "height": 24,
-            "layout": "NCHW",
-            "dtype": "float32",
-            "colour_order": "RGB",
-            "normalisation_in_graph": False,
-            "scale": 1,
-            "mean": [127, 127, 127],
-            "std": [128, 128, 128],
-        },
-        "resize": {"interpolation": "bilinear", "antialias": True, "keep_aspect": False},
-        "provider": "cpu",
-        "precision": "fp32",
-        "licence": "Apache-2.0",
-        "origin": "made for a test",
-        "trained_on": "nothing",
-        "seed": None,
-        "command": "none",
-        "accuracy": "none",
-    }
-    return card | changes
-
-
-def embedder(**changes: Any) -> dict[str, Any]:
-    card = common(
-        task="embedder",
-        outputs={"embedding": "embedding", "hash": "embedding"},
-        dimension=16,
-        hash_bits=16,
-        hash_method="sign",
-        crop_margin=0.05,
-        minimum_side_pixels=8,
-    )
-    return card | changes
-
-
-def detector(**changes: Any) -> dict[str, Any]:
-    card = common(
-        task="detector",
-        outputs={"form": "decoded", "boxes": "boxes", "scores": "scores"},
-        detection={
-            "classes": ["thing", "table"],
-            "ignored_classes": ["table"],
-            "score_threshold": 0.3,
-            "nms_threshold": 0.6,
-            "maximum_items": 20,
-        },
-    )
-    return card | changes
-
+from tests.recognition.toy_models import detector_card, embedder_card
 
 RAW = {"form": "raw", "bins": 8, "levels": [{"stride": 8, "scores": "s", "distributions": "d"}]}
 
 
-@pytest.mark.parametrize("written", [embedder(), detector(), detector(outputs=RAW)])
+@pytest.mark.parametrize("written", [embedder_card(), detector_card(), detector_card(outputs=RAW)])
 def test_a_card_written_and_read_again_is_the_same(written: dict[str, Any]) -> None:
     card = ModelCard.from_dict(written)
     assert ModelCard.from_dict(json.loads(json.dumps(card.to_dict()))) == card
@@ -89,15 +29,15 @@ def test_a_card_written_and_read_again_is_the_same(written: dict[str, Any]) -> N
 
 
 def test_an_embedder_card_tells_what_the_gallery_must_hold() -> None:
-    card = ModelCard.from_dict(embedder())
+    card = ModelCard.from_dict(embedder_card())
     assert (card.dimension, card.hash_bits, card.hash_method) == (16, 16, "sign")
     assert card.outputs == EmbedderOutputs("embedding", "embedding")
     assert card.detection is None
 
 
 def test_a_detector_card_tells_its_outputs_by_form() -> None:
-    assert ModelCard.from_dict(detector()).outputs == DecodedOutputs("decoded", "boxes", "scores")
-    assert ModelCard.from_dict(detector(outputs=RAW)).outputs == RawOutputs(
+    assert ModelCard.from_dict(detector_card()).outputs == DecodedOutputs("decoded", "boxes", "scores")
+    assert ModelCard.from_dict(detector_card(outputs=RAW)).outputs == RawOutputs(
         "raw", 8, (RawLevel(8, "s", "d"),)
     )
 
@@ -112,27 +52,27 @@ def without(card: dict[str, Any], *path: str) -> dict[str, Any]:
 
 
 def with_input(**changes: Any) -> dict[str, Any]:
-    return embedder(input=embedder()["input"] | changes)
+    return embedder_card(input=embedder_card()["input"] | changes)
 
 
 @pytest.mark.parametrize(
     ("written", "named"),
     [
-        (without(embedder(), "licence"), "licence"),
-        (without(embedder(), "task"), "task"),
-        (without(embedder(), "dimension"), "dimension"),
-        (without(embedder(), "crop_margin"), "crop_margin"),
-        (without(embedder(), "input", "mean"), "mean"),
-        (without(detector(), "detection"), "detection"),
-        (without(detector(), "detection", "classes"), "detection.classes"),
-        (without(detector(outputs=RAW), "outputs", "bins"), "outputs.bins"),
-        (embedder(colour="red"), "colour"),
+        (without(embedder_card(), "licence"), "licence"),
+        (without(embedder_card(), "task"), "task"),
+        (without(embedder_card(), "dimension"), "dimension"),
+        (without(embedder_card(), "crop_margin"), "crop_margin"),
+        (without(embedder_card(), "input", "mean"), "mean"),
+        (without(detector_card(), "detection"), "detection"),
+        (without(detector_card(), "detection", "classes"), "detection.classes"),
+        (without(detector_card(outputs=RAW), "outputs", "bins"), "outputs.bins"),
+        (embedder_card(colour="red"), "colour"),
         (with_input(men=[1, 2, 3]), "input.men"),
-        (embedder(detection=detector()["detection"]), "detection"),
-        (detector(dimension=16), "dimension"),
-        (detector(minimum_side_pixels=4), "minimum_side_pixels"),
-        (detector(outputs=embedder()["outputs"]), "outputs"),
-        (embedder(outputs=RAW), "outputs"),
+        (embedder_card(detection=detector_card()["detection"]), "detection"),
+        (detector_card(dimension=16), "dimension"),
+        (detector_card(minimum_side_pixels=4), "minimum_side_pixels"),
+        (detector_card(outputs=embedder_card()["outputs"]), "outputs"),
+        (embedder_card(outputs=RAW), "outputs"),
         (with_input(width="32"), "input.width"),
         (with_input(width=True), "input.width"),
         (with_input(height=0), "input"),
@@ -143,23 +83,26 @@ def with_input(**changes: Any) -> dict[str, Any]:
         (with_input(layout="NHWC"), "input.layout"),
         (with_input(normalisation_in_graph=True), "normalisation_in_graph"),
         (with_input(dtype="uint8"), "input.dtype"),
-        (embedder(precision="int8"), "precision"),
-        (embedder(precision="fp16", provider="openvino"), "precision"),
-        (embedder(sha256="abc"), "sha256"),
-        (embedder(dimension=0), "dimension"),
-        (embedder(hash_bits=12), "hash_bits"),
-        (embedder(hash_bits=8), "hash_bits"),
-        (embedder(hash_method=None), "hash_method"),
-        (embedder(outputs={"embedding": "embedding"}), "hash_bits"),
-        (embedder(crop_margin=-0.1), "crop_margin"),
-        (detector(detection=detector()["detection"] | {"ignored_classes": ["chair"]}), "ignored_classes"),
-        (detector(detection=detector()["detection"] | {"classes": ["table"]}), "ignored_classes"),
-        (detector(detection=detector()["detection"] | {"score_threshold": 30}), "score_threshold"),
-        (detector(detection=detector()["detection"] | {"maximum_items": 0}), "maximum_items"),
-        (detector(outputs={"form": "fancy"}), "outputs.form"),
-        (detector(outputs=RAW | {"levels": []}), "outputs.levels"),
-        (detector(outputs=RAW | {"bins": 1}), "outputs.bins"),
-        (detector(outputs=[]), "outputs"),
+        (embedder_card(precision="int8"), "precision"),
+        (embedder_card(precision="fp16", provider="openvino"), "precision"),
+        (embedder_card(sha256="abc"), "sha256"),
+        (embedder_card(dimension=0), "dimension"),
+        (embedder_card(hash_bits=12), "hash_bits"),
+        (embedder_card(hash_bits=8), "hash_bits"),
+        (embedder_card(hash_method=None), "hash_method"),
+        (embedder_card(outputs={"embedding": "embedding"}), "hash_bits"),
+        (embedder_card(crop_margin=-0.1), "crop_margin"),
+        (
+            detector_card(detection=detector_card()["detection"] | {"ignored_classes": ["chair"]}),
+            "ignored_classes",
+        ),
+        (detector_card(detection=detector_card()["detection"] | {"classes": ["table"]}), "ignored_classes"),
+        (detector_card(detection=detector_card()["detection"] | {"score_threshold": 30}), "score_threshold"),
+        (detector_card(detection=detector_card()["detection"] | {"maximum_items": 0}), "maximum_items"),
+        (detector_card(outputs={"form": "fancy"}), "outputs.form"),
+        (detector_card(outputs=RAW | {"levels": []}), "outputs.levels"),
+        (detector_card(outputs=RAW | {"bins": 1}), "outputs.bins"),
+        (detector_card(outputs=[]), "outputs"),
     ],
 )
 def test_a_wrong_card_is_refused_by_the_name_of_the_key(written: dict[str, Any], named: str) -> None:
@@ -180,7 +123,7 @@ def test_normalisation_in_the_graph_wants_none_outside() -> None:
 def write_folder(folder: Path, model: bytes = b"the model", card: dict[str, Any] | None = None) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "model.onnx").write_bytes(model)
-    right = embedder(sha256=hashlib.sha256(b"the model").hexdigest())
+    right = embedder_card(sha256=hashlib.sha256(b"the model").hexdigest())
     (folder / "card.json").write_text(json.dumps(right if card is None else card))
     return folder
 
