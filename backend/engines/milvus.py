@@ -4,6 +4,7 @@ For demo, tests and development only: its etcd listens on localhost, but all its
 address of the machine, whatever `ip` the configuration names, and ask for no password.
 """
 
+import contextlib
 import hashlib
 import json
 import lzma
@@ -19,12 +20,13 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 
-from backend.engines.engine import Engine, Launch, wheel_folder
+from backend.engines.engine import Engine, EngineFailed, Launch, wheel_folder
 from backend.engines.processes import locked
 
 # Of the wheel's template: `{{ name(type): default }}`, where type and default may be missing.
 _PLACE_HOLDER = re.compile(r"\{\{\s*\w+(?:\(\w+\))?(?::\s*(.*?))?\s*\}\}")
 
+_RUNTIME_FOLDER = Path("/tmp/milvus")  # noqa: S108  fixed in its program
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # localhost is never behind a proxy
 
 
@@ -48,7 +50,7 @@ class Milvus(Engine):
         "etcd_peer",
     )
     stop_signal = SIGTERM
-    grace_seconds = 10.0  # it may hang on SIGTERM for ever; what it has answered is on disk
+    grace_seconds = 3.0  # with collections loaded it hangs on SIGTERM; what it has answered is on disk
     start_seconds = 180.0  # after a kill it waits for the dead one's session to run out, and recovers
 
     @property
@@ -59,6 +61,7 @@ class Milvus(Engine):
         return version("milvus")
 
     def _prepare(self) -> Launch:
+        _open_runtime_folder()
         programs = _unpacked_programs(self.folder)
         self.data.mkdir(exist_ok=True)
         configuration = self.folder / "configuration"
@@ -76,6 +79,7 @@ class Milvus(Engine):
                 "DEPLOY_MODE": "STANDALONE",
                 "METRICS_PORT": str(self.address.ports["metrics"]),
                 "LD_LIBRARY_PATH": str(programs),
+                "LOG_LEVEL": "warn",
             },
         )
 
@@ -88,8 +92,8 @@ class Milvus(Engine):
     def _forget_dead_sessions(self) -> None:
         """Remove from etcd the registrations of a Milvus that was killed.
 
-        They would run out by themselves after 30 s, and until then its successor waits for the dead one's query
-        node to load what it had loaded.
+        They run out by themselves after 30 s, but until then its successor leaves all loaded collections to the
+        dead one and can search none.
         """
         keys = _Etcd(self.address.ports["etcd_client"])
         sessions = keys.under("by-dev/meta/session/")
@@ -136,6 +140,18 @@ class Milvus(Engine):
             "initial-cluster": f"default={peer}",
             "log-level": "warn",
         }
+
+
+def _open_runtime_folder() -> None:
+    """Milvus keeps small files in this one folder, whoever runs it: let every account write there, as in /tmp."""
+    _RUNTIME_FOLDER.mkdir(exist_ok=True)
+    with contextlib.suppress(PermissionError):
+        _RUNTIME_FOLDER.chmod(0o1777)
+    if not os.access(_RUNTIME_FOLDER, os.W_OK):
+        raise EngineFailed(
+            f"Milvus must write to {_RUNTIME_FOLDER}, which belongs to {_RUNTIME_FOLDER.owner()} and is closed to us: "
+            f"have it opened (chmod 1777 {_RUNTIME_FOLDER}) or removed, or set MILVUS_URI"
+        )
 
 
 def _merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
