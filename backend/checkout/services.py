@@ -26,6 +26,7 @@ from backend.checkout.answers import make_answer
 from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState
 from backend.checkout.recogniser import get_serving, recognise_image
 from backend.common.problems import Problem, problem_of
+from recognition.errors import ImageRefused
 from recognition.images import check_header
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
@@ -111,7 +112,10 @@ def _replay(earlier: Recognition, body_sha256: str) -> Recognition:
     deadline = time.monotonic() + settings.RECOGNITION_PATIENCE_SECONDS
     while earlier.state == RecognitionState.QUEUED and time.monotonic() < deadline:
         time.sleep(0.05)
-        earlier.refresh_from_db()
+        found = Recognition.objects.filter(pk=earlier.pk).first()
+        if found is None:
+            break  # its picture was refused and forgotten: sent again, it will be refused again
+        earlier = found
     return _answered(earlier)
 
 
@@ -139,20 +143,18 @@ def _send_and_wait(recognition: Recognition) -> Recognition:
     try:
         recognise_task.apply_async((str(recognition.pk),), expires=settings.RECOGNITION_PATIENCE_SECONDS)
         outcome = admission.wait_for_signal(str(recognition.pk), deadline - time.monotonic())
-    except Exception as error:
+    except Exception:
         # The broker is gone: free the key, so that the caller can send the same request again.
         _end(recognition, RecognitionState.EXPIRED, idempotency_key="")
-        raise error
-    if outcome is None and _end(recognition, RecognitionState.EXPIRED, idempotency_key=""):
-        return _answered(recognition)
-    if outcome is not None and outcome["state"] == RecognitionState.DONE:
+        raise
+    if outcome is None:
+        if not _end(recognition, RecognitionState.EXPIRED, idempotency_key=""):
+            recognition.refresh_from_db()  # it ended in the last moment; its signal is on the way
+    elif outcome["state"] == RecognitionState.DONE:
         recognition.state, recognition.answer = outcome["state"], outcome["answer"]
     else:
-        recognition.refresh_from_db()
-        recognition.failure = recognition.failure or (outcome or {}).get("failure")
-        if outcome is not None and recognition.state == RecognitionState.QUEUED:
-            # The worker could not write that it failed (PostgreSQL was away for it).
-            recognition.state = RecognitionState.FAILED
+        # As told by the worker, which may have been unable to write it (PostgreSQL was away).
+        recognition.state, recognition.failure = outcome["state"], outcome["failure"]
     return _answered(recognition)
 
 
@@ -190,19 +192,32 @@ def run_recognition(recognition_id: str) -> None:
             "the recognition failed; the log says why",
             retry_after=2,
         )
-        failure = problem.body() | {"retry_after": problem.retry_after}
-        admission.signal(recognition_id, {"state": RecognitionState.FAILED, "failure": failure})
-        # What may pass by itself must not be replayed to the same key.
-        freed = {"idempotency_key": ""} if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR else {}
-        Recognition.objects.filter(pk=recognition_id, state=RecognitionState.QUEUED).update(
-            state=RecognitionState.FAILED, failure=failure, **freed
-        )
+        _fail(recognition_id, problem, forget=isinstance(error, ImageRefused))
         if problem_of(error) is None:
             raise
         log.warning("recognition failed", recognition=recognition_id, code=problem.code, reason=str(error))
         return
     if answer is not None:
         admission.signal(recognition_id, {"state": RecognitionState.DONE, "answer": answer})
+
+
+def _fail(recognition_id: str, problem: Problem, *, forget: bool) -> None:
+    """Store and tell how a recognition failed.
+
+    Args:
+        forget: the picture was at fault, so nothing of it is stored.
+    """
+    failure = problem.body() | {"retry_after": problem.retry_after}
+    admission.signal(recognition_id, {"state": RecognitionState.FAILED, "failure": failure})
+    queued = Recognition.objects.filter(pk=recognition_id, state=RecognitionState.QUEUED)
+    if not forget:
+        # What may pass by itself must not be replayed to the same key.
+        queued.update(state=RecognitionState.FAILED, failure=failure, idempotency_key="")
+        return
+    recognition = queued.first()
+    if recognition is not None:
+        _drop_image(recognition)
+        recognition.delete()
 
 
 def _recognise_and_store(recognition: Recognition, started: float) -> dict[str, Any] | None:
