@@ -167,7 +167,8 @@ class TurnedSolid:
         self._limits = limits
         self._normals = self._smooth_normals()
         angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-        steps = [(ring.radius / math.cos(math.pi / 20), ring.height) for ring in rings]
+        profile = np.array([(side * ring.radius, ring.height) for ring in rings for side in (-1, 1)], np.float32)
+        steps = [(r / math.cos(math.pi / 20), y) for r, y in convex_outline(profile[:, 0], profile[:, 1]) if r >= 0]
         points = np.array([(r * math.sin(a), y, r * math.cos(a) * squash) for r, y in steps for a in angles], np.float32)
         self.hull = points.T + self._at[:, None]
 
@@ -327,6 +328,23 @@ class Pillow:
 
 def sorted_pair(pair: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
     return np.minimum(*pair), np.maximum(*pair)
+
+
+def convex_outline(x: Floats, y: Floats) -> list[tuple[float, float]]:
+    """The convex hull of plane points, in order (Andrew's monotone chain)."""
+    ordered = sorted(set(zip(x.tolist(), y.tolist(), strict=True)))
+    outline: list[tuple[float, float]] = []
+    for direction in (ordered, ordered[::-1]):
+        start = len(outline)
+        for px, py in direction:
+            while len(outline) >= start + 2:
+                (x1, y1), (x2, y2) = outline[-2:]
+                if (x2 - x1) * (py - y1) - (y2 - y1) * (px - x1) > 0:
+                    break
+                outline.pop()
+            outline.append((px, py))
+        outline.pop()
+    return outline
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> Floats:

@@ -34,35 +34,35 @@ class _Slots:
 
 
 _TALL: dict[Layout, _Slots] = {
-    "stacked": _Slots((0.02, 0.06, 0.98, 0.25), (0.12, 0.27, 0.88, 0.325), (0.17, 0.35, 0.83, 0.78), (0.04, 0.80, 0.96, 0.895), (0.3, 0.925, 0.7, 0.97)),
-    "badge": _Slots((0.07, 0.14, 0.93, 0.29), (0.2, 0.325, 0.8, 0.37), (0.15, 0.43, 0.85, 0.81), (0.06, 0.82, 0.94, 0.91), (0.33, 0.93, 0.67, 0.97), badge=True),
-    "tower": _Slots((0.02, 0.05, 0.46, 0.95), (0.5, 0.08, 0.98, 0.125), (0.47, 0.4, 1.0, 0.76), (0.48, 0.16, 1.0, 0.27), (0.55, 0.89, 0.95, 0.94), upright=True),
-    "hero": _Slots((0.04, 0.05, 0.96, 0.2), (0.14, 0.215, 0.86, 0.265), (0.05, 0.38, 0.95, 0.94), (0.06, 0.285, 0.94, 0.38), (0.66, 0.935, 0.97, 0.975)),
-    "ribbon": _Slots((0.02, 0.06, 0.98, 0.3), (0.1, 0.84, 0.9, 0.9), (0.22, 0.46, 0.78, 0.82), (0.0, 0.33, 1.0, 0.44), (0.34, 0.92, 0.66, 0.97)),
+    "stacked": _Slots((0.02, 0.06, 0.98, 0.25), (0.12, 0.265, 0.88, 0.315), (0.03, 0.335, 0.97, 0.785), (0.04, 0.80, 0.96, 0.895), (0.3, 0.925, 0.7, 0.97)),
+    "badge": _Slots((0.1, 0.12, 0.9, 0.25), (0.24, 0.262, 0.76, 0.3), (0.04, 0.37, 0.96, 0.81), (0.06, 0.82, 0.94, 0.905), (0.33, 0.935, 0.67, 0.972), badge=True),
+    "tower": _Slots((0.02, 0.05, 0.46, 0.95), (0.5, 0.1, 0.98, 0.145), (0.47, 0.32, 1.0, 0.84), (0.48, 0.17, 1.0, 0.28), (0.55, 0.89, 0.95, 0.94), upright=True),
+    "hero": _Slots((0.04, 0.05, 0.96, 0.2), (0.14, 0.215, 0.86, 0.265), (0.03, 0.39, 0.97, 0.93), (0.06, 0.285, 0.94, 0.38), (0.66, 0.935, 0.97, 0.975)),
+    "ribbon": _Slots((0.02, 0.06, 0.98, 0.3), (0.1, 0.84, 0.9, 0.9), (0.1, 0.46, 0.9, 0.82), (0.0, 0.33, 1.0, 0.44), (0.34, 0.92, 0.66, 0.97)),
 }  # fmt: skip
 _WIDE: dict[Layout, _Slots] = {
     "stacked": _Slots((0.03, 0.08, 0.62, 0.42), (0.06, 0.46, 0.6, 0.56), (0.62, 0.08, 0.98, 0.92), (0.04, 0.62, 0.6, 0.82), (0.2, 0.87, 0.44, 0.95)),
-    "badge": _Slots((0.1, 0.2, 0.56, 0.46), (0.16, 0.5, 0.5, 0.58), (0.63, 0.1, 0.97, 0.9), (0.06, 0.72, 0.6, 0.9), (0.8, 0.88, 0.97, 0.95), badge=True),
+    "badge": _Slots((0.1, 0.18, 0.56, 0.42), (0.14, 0.58, 0.52, 0.65), (0.63, 0.1, 0.97, 0.9), (0.06, 0.72, 0.6, 0.9), (0.8, 0.88, 0.97, 0.95), badge=True),
     "tower": _Slots((0.03, 0.1, 0.7, 0.44), (0.06, 0.84, 0.6, 0.93), (0.66, 0.06, 0.99, 0.92), (0.04, 0.54, 0.62, 0.76), (0.78, 0.86, 0.97, 0.94)),
     "hero": _Slots((0.44, 0.08, 0.98, 0.4), (0.46, 0.44, 0.96, 0.53), (0.02, 0.05, 0.42, 0.95), (0.46, 0.6, 0.97, 0.8), (0.6, 0.86, 0.82, 0.94)),
     "ribbon": _Slots((0.03, 0.08, 0.66, 0.48), (0.06, 0.85, 0.5, 0.94), (0.68, 0.06, 0.99, 0.94), (0.0, 0.55, 0.68, 0.78), (0.52, 0.85, 0.66, 0.94)),
 }  # fmt: skip
 
 
-def draw_front(product: DemoProduct, width: int, height: int, *, panel_share: float = 0.92) -> Image.Image:
+def draw_front(product: DemoProduct, width: int, height: int, *, panel: tuple[float, float] = (0.92, 1.0)) -> Image.Image:
     """Draw the side that faces the buyer.
 
     Args:
         product: Whose label.
         width: Pixels.
         height: Pixels.
-        panel_share: The middle share of the width that brand, motif and words keep to.
+        panel: The middle share of the width and of the height that brand, motif and words keep to.
     Returns:
         An RGB image whose left and right edges meet without a seam.
     """
     face = _ground(product.design, width, height)
-    inner = round(width * panel_share)
-    _print_panel(face, product, ((width - inner) // 2, 0, inner, height))
+    inner_width, inner_height = round(width * panel[0]), round(height * panel[1])
+    _print_panel(face, product, ((width - inner_width) // 2, (height - inner_height) // 2, inner_width, inner_height))
     return face
 
 
@@ -72,7 +72,7 @@ def draw_wrap(product: DemoProduct, width: int, height: int) -> Image.Image:
     Returns:
         An RGB image; the middle column is the front's middle.
     """
-    tile = draw_front(product, width // 2, height, panel_share=0.66)
+    tile = draw_front(product, width // 2, height, panel=(0.66, 1.0))
     wrap = Image.new("RGB", (width, height))
     for place in (-1, 1, 3):
         wrap.paste(tile, (place * width // 4, 0))
@@ -124,8 +124,8 @@ def _ground(design: Design, width: int, height: int) -> Image.Image:
         case "stripes":
             for stripe in range(0, 16, 2):
                 pen.rectangle((w * stripe / 16, 0, w * (stripe + 1) / 16, h), fill=_mixed(base, (255, 255, 255), 0.1))
-            pen.rectangle((0, round(h * 0.8), w, round(h * 0.93)), fill=band)
-            for level in (0.02, 0.78, 0.94):
+            pen.rectangle((0, round(h * 0.8), w, round(h * 0.965)), fill=band)
+            for level in (0.02, 0.775, 0.975):
                 pen.rectangle((0, round(h * level), w, round(h * (level + 0.015))), fill=accent)
         case "diagonal":
             for copy in (-1, 0, 1):
@@ -192,7 +192,7 @@ def _print_panel(face: Image.Image, product: DemoProduct, at: tuple[int, int, in
     brand_ink = design.ink
     if slots.badge:
         x1, y1, x2, y2 = slots.brand
-        _badge(face, (left + (x1 - 0.07) * width, top + (y1 - 0.09) * height, left + (x2 + 0.07) * width, top + (y2 + 0.11) * height), design)
+        _badge(face, (left + (x1 - 0.07) * width, top + (y1 - 0.075) * height, left + (x2 + 0.07) * width, top + (y2 + 0.1) * height), design)
         brand_ink = _ink_on(design.band)
     motif_width, motif_height = pixels(slots.motif)
     _place(face, draw_motif(design.motif, max(8, min(motif_width, motif_height))), slots.motif, left, top, width, height)

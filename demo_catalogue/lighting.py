@@ -102,7 +102,7 @@ def _surroundings(direction: Floats, light: Light) -> Floats:
     """Brightness (n,) of what a mirror would show in a direction: lamps, a pale ceiling, a dark floor."""
     x, y, z = direction
     level = np.sqrt(x * x + z * z) + 1e-6
-    glow = 0.22 + 0.5 * np.clip(y, 0, 1) + 1.1 * _ramp(y, 0.72, 0.86) - 0.14 * _ramp(-y, 0.0, 0.3)
+    glow = 0.22 + 0.42 * np.clip(y, 0, 1) + 0.35 * _ramp(y, 0.6, 0.9) - 0.14 * _ramp(-y, 0.0, 0.3)
     upright = _ramp(-np.abs(y - 0.1), -0.75, -0.6)
     for box in light.softboxes:
         towards = (x * box[0] + z * box[2]) / (level * float(np.hypot(box[0], box[2])))

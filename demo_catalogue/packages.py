@@ -26,7 +26,8 @@ class Finish:
     gloss: float = 0.25  # mirror-like reflection on top of the colour, 0 to 1
     metal: float = 0.0  # share of the light that is reflected in the surface's own colour, 0 to 1
     crumple: float = 0.0  # how far wrinkles tilt the surface
-    clear: float = 0.0  # darkening towards the rim, as of a filled clear bottle
+    clear: float = 0.0  # darkening towards the rim, as of a filled bottle
+    see_through: float = 0.0  # share of what lies behind that shows through where the surface faces the camera
 
 
 PAPER = Finish(gloss=0.12)
@@ -36,7 +37,8 @@ PRINTED_METAL = Finish(gloss=0.5, metal=0.35)
 METAL = Finish(gloss=0.3, metal=0.85)
 FILM = Finish(gloss=0.6, metal=0.12, crumple=0.26)
 FOIL = Finish(gloss=0.4, metal=0.25, crumple=0.13)
-FILLED = Finish(gloss=0.7, clear=0.55)
+FILLED = Finish(gloss=0.7, clear=0.5)
+WATER = Finish(gloss=0.8, clear=0.45, see_through=0.55)
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,22 @@ def build_package(product: DemoProduct) -> Package:
         case "brick_carton" | "box":
             parts = _box(product, scale)
         case "pillow_bag":
-            front = _surface(draw_front(product, round(width * scale), round(height * scale), panel_share=0.8), FILM)
-            back = _surface(draw_side(product, round(width * scale), round(height * scale), barcode=True), FILM)
+            size = (round(width * scale), round(height * scale))
+            sides = (draw_front(product, *size, panel=(0.84, 0.88)), draw_side(product, *size, barcode=True))
+            for side in sides:
+                _crimp(side)
+            front, back = (_surface(side, FILM) for side in sides)
             parts = (Part(Pillow(*product.size_mm), (front, back)),)
     return Package(parts, scale, np.concatenate([part.solid.hull for part in parts], axis=1))
+
+
+def _crimp(side: Image.Image) -> None:
+    """Print the pressed lines of a bag's seals at top and bottom."""
+    pen = ImageDraw.Draw(side, "RGBA")
+    for line in range(3, round(side.height * 0.035), 4):
+        for y in (line, side.height - 1 - line):
+            pen.line((0, y, side.width, y), fill=(255, 255, 255, 90), width=1)
+            pen.line((0, y + 1, side.width, y + 1), fill=(0, 0, 0, 70), width=1)
 
 
 def _wrapped(product: DemoProduct, radius: float, height: float, scale: float, finish: Finish) -> Surface:
@@ -137,7 +151,7 @@ def _food_tin(product: DemoProduct, scale: float) -> tuple[Part, ...]:
     metal = product.design.body if product.shape == "flat_tin" else "#c4c8cc"
     if product.shape == "flat_tin":
         side = round(width * scale)
-        lid = draw_front(product, side, side, panel_share=0.78)
+        lid = draw_front(product, side, side, panel=(0.78, 0.9))
         finish = PRINTED_METAL
     else:
         lid = Image.new("RGB", (160, 160), metal)
@@ -166,14 +180,13 @@ def _bottle(product: DemoProduct, scale: float) -> tuple[Part, ...]:
         Ring(r, low, 0), Ring(r, high, 1), *_curve((r, high + 3), (r * 0.42, h * 0.89), 1), Ring(r * 0.42, h * 0.9, 1), Ring(r * 0.5, h * 0.9, 1),
         Ring(r * 0.5, h * 0.915, 1), Ring(r * 0.43, h * 0.917, 2), Ring(r * 0.45, h * 0.92, 2), Ring(r * 0.45, h * 0.99, 2), Ring(r * 0.4, h, 2), Ring(0, h, 2),
     )  # fmt: skip
-    liquid = Image.linear_gradient("L").resize((16, 64)).point(lambda value: 255 - value // 6).convert("RGB")
-    colour = np.asarray(ImageColor.getrgb(product.design.body)[:3], np.float32)
-    tinted = Image.fromarray((np.asarray(liquid, np.float32) / 255 * (0.75 * colour + 45)).astype(np.uint8))
+    red, green, blue = ImageColor.getrgb(product.design.body)[:3]
+    liquid = _plain(product.design.body, WATER if min(red, green, blue) > 180 else FILLED)
     cap = Image.new("RGB", (240, 16), product.design.band)
     pen = ImageDraw.Draw(cap)
     for rib in range(0, 240, 6):
         pen.line((rib, 0, rib, 16), fill=product.design.ink, width=1)
-    surfaces = (_wrapped(product, r, high - low, scale, PLASTIC), _surface(tinted, FILLED), _surface(cap, PLASTIC))
+    surfaces = (_wrapped(product, r, high - low, scale, PLASTIC), liquid, _surface(cap, PLASTIC))
     return (Part(TurnedSolid(rings), surfaces),)
 
 

@@ -48,7 +48,7 @@ class Design:
     band: str  # the flavour's colour
     ink: str  # the word-mark's colour
     motif: str  # a key of demo_catalogue.motifs.MOTIFS
-    kind: str  # what it is, in small letters: "sparkling lemonade"
+    kind: str  # what it is, in small letters: "sparkling soda"
     flavour: str  # what tells it from its siblings
     contents: str  # "330 ml"
     body: str  # cap, lid or liquid
@@ -128,10 +128,10 @@ def list_products() -> tuple[DemoProduct, ...]:
     sodas = [("Lemon", "#f2c500", "lemon"), ("Orange", "#f07a00", "orange"), ("Cherry", "#c01030", "cherry"), ("Lime", "#5fae1e", "lime")]
     for flavour, band, motif in sodas:
         add(f"SODA-{flavour.upper()}-CAN", "Zitruvo", "Soft drinks", "0.89", "can", (66, 115, 66),
-            Design("wave", "stacked", "italic", "#f4f1ea", "#12306b", band, "#12306b", motif, "sparkling lemonade", flavour, "330 ml", "#c9ccd0"))
+            Design("wave", "stacked", "italic", "#f4f1ea", "#12306b", band, "#12306b", motif, "sparkling soda", flavour, "330 ml", "#c9ccd0"))
     for flavour, band, motif in sodas[:2]:
         add(f"SODA-{flavour.upper()}-PET", "Zitruvo", "Soft drinks", "1.49", "bottle", (66, 230, 66),
-            Design("wave", "ribbon", "italic", "#f4f1ea", "#12306b", band, "#12306b", motif, "sparkling lemonade", flavour, "0.5 L", band))
+            Design("wave", "ribbon", "italic", "#f4f1ea", "#12306b", band, "#12306b", motif, "sparkling soda", flavour, "0.5 L", band))
     for flavour, base, band, ink in [("Original", "#15171c", "#e5ff00", "#e5ff00"), ("Zero Sugar", "#dfe3e6", "#15171c", "#15171c")]:
         add(f"ENERGY-{flavour.split()[0].upper()}", "Brakzuma", "Soft drinks", "1.29", "slim_can", (53, 135, 53),
             Design("diagonal", "tower", "condensed", base, "#d61f2c", band, ink, "bolt", "energy drink", flavour, "250 ml", "#b9bdc2"))
@@ -151,7 +151,7 @@ def list_products() -> tuple[DemoProduct, ...]:
             Design("split", "hero", "light", "#f3ead8", "#2d2a26", band, "#2d2a26", motif, "oat drink", flavour, "1 L", "#f4f1ea"))
     for flavour, band, motif in [("Apple", "#7fb21c", "apple"), ("Orange", "#f48a0c", "orange"), ("Red Grape", "#6a1b4d", "grape")]:
         add(f"JUICE-{flavour.split()[-1].upper()}", "Pomolkin", "Juice", "1.99", "brick_carton", (90, 196, 62),
-            Design("burst", "hero", "outlined", "#fff6dc", "#a3160f", band, "#c8201a", motif, "fruit juice", flavour, "1 L", "#ffffff"))
+            Design("burst", "hero", "outlined", "#fff6dc", "#a3160f", band, "#ffe08a", motif, "fruit juice", flavour, "1 L", "#ffffff"))
     for flavour, band, motif, base in [("Sea Salt", "#2f7fc1", "potato", "#2f7fc1"), ("Paprika", "#c62020", "chilli", "#c62020"),
                                        ("Cream & Onion", "#3f9142", "onion", "#3f9142")]:
         add(f"CRISPS-{flavour.split()[-1].upper()}", "Krispado", "Snacks", "1.79", "pillow_bag", (190, 270, 60),
@@ -182,7 +182,7 @@ def list_products() -> tuple[DemoProduct, ...]:
             Design("split", "hero", "bold", "#ffffff", "#1d6fa5", band, "#1d6fa5", motif, "creamy yoghurt", flavour, "180 g", band))
     for flavour, band, motif in [("Lemon", "#f4e04d", "lemon"), ("Aloe", "#7fd1a4", "leaf")]:
         add(f"DISH-{flavour.upper()}", "Glimbrosa", "Household", "1.59", "squeeze_bottle", (74, 225, 46),
-            Design("burst", "stacked", "outlined", "#ffffff", "#1457a8", band, "#e3342f", motif, "washing-up liquid", flavour, "500 ml", band))
+            Design("burst", "stacked", "outlined", "#eaf4fb", "#ffffff", band, "#1457a8", motif, "washing-up liquid", flavour, "500 ml", band))
     for flavour, base, band in [("Milk", "#5b2a86", "#f2b8c6"), ("Dark 70%", "#2b1a14", "#c99a45")]:
         add(f"CHOC-{flavour.split()[0].upper()}", "Kakalunda", "Sweets", "1.19", "box", (82, 164, 11),
             Design("frame", "stacked", "wide", base, band, band, "#f6e7c8", "cocoa", "chocolate", flavour, "100 g", base))

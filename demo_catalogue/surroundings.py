@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from demo_catalogue.geometry import Camera, Floats
+from demo_catalogue.geometry import Camera, Floats, convex_outline
 from demo_catalogue.lighting import Light
 
 Background = Literal["studio", "conveyor", "wood", "shelf", "scale", "cloth"]
 BACKGROUNDS: tuple[Background, ...] = ("studio", "conveyor", "wood", "shelf", "scale", "cloth")
 
-_LARGEST = 2_000_000  # pixels of a ground texture
+_SHEET_PIXELS = 2.0  # pixels of a ground seen from above, at most, for each pixel of the picture
+_SHADOW_PIXELS = 60_000  # pixels of the map of shadows, at most: they are soft
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def visible_sheet(camera: Camera, *, far: float, scale: float) -> Sheet:
     left, right = float(ground[0].min()), float(ground[0].max())
     back, front = max(-far, float(ground[2].min())), float(ground[2].max())
     area = (right - left) * (front - back)
-    return Sheet(left, back, right - left, front - back, min(scale, math.sqrt(_LARGEST / area)))
+    return Sheet(left, back, right - left, front - back, min(scale, math.sqrt(_SHEET_PIXELS * width * height / area)))
 
 
 def _noise(random: np.random.Generator, sheet: Sheet, cell_x: float, cell_z: float) -> Floats:
@@ -135,7 +136,7 @@ def _scale(random: np.random.Generator, sheet: Sheet) -> NDArray[np.uint8]:
 
 
 def _cloth(random: np.random.Generator, sheet: Sheet) -> NDArray[np.uint8]:
-    colour = random.uniform(90, 225, size=3)
+    colour = random.uniform(95, 215) + random.uniform(-38, 38, size=3)
     check = random.uniform(18, 46)
     weave = ((np.floor(sheet.x() / check) % 2) + (np.floor(sheet.z() / check) % 2)) * 0.5
     strength = random.uniform(0.0, 0.4)
@@ -200,8 +201,8 @@ def cast_shadows(ground: Image.Image, sheet: Sheet, hulls: Sequence[Floats], lig
     Returns:
         The ground with shadows.
     """
-    shrink = max(1, round(sheet.scale / 0.8))
-    size = (max(2, sheet.size[0] // shrink), max(2, sheet.size[1] // shrink))
+    shrink = max(1.0, math.sqrt(sheet.size[0] * sheet.size[1] / _SHADOW_PIXELS))
+    size = (max(2, round(sheet.size[0] / shrink)), max(2, round(sheet.size[1] / shrink)))
     scale = sheet.scale / shrink
     lean = light.key[[0, 2]] / max(0.25, float(light.key[1]))
     share = float(np.mean(light.key_colour * light.key[1] / (light.key_colour * light.key[1] + light.ambient)))
@@ -213,7 +214,7 @@ def cast_shadows(ground: Image.Image, sheet: Sheet, hulls: Sequence[Floats], lig
         for hull in hulls:
             height = hull[1] * part
             spots = np.stack([hull[0] - lean[0] * height, hull[2] - lean[1] * height])
-            outline = convex_outline(((spots[0] - sheet.left) * scale, (spots[1] - sheet.back) * scale))
+            outline = convex_outline((spots[0] - sheet.left) * scale, (spots[1] - sheet.back) * scale)
             pen.polygon(outline, fill=round(255 * (1 - strength * share)))
         blur = (1.5 + 0.22 * light.softness * part * tallest) * scale
         dark = ImageChops.multiply(dark, layer.filter(ImageFilter.GaussianBlur(blur)))
@@ -221,29 +222,12 @@ def cast_shadows(ground: Image.Image, sheet: Sheet, hulls: Sequence[Floats], lig
     pen = ImageDraw.Draw(contact)
     for hull in hulls:
         low = hull[:, hull[1] < hull[1].min() + 12]
-        outline = convex_outline(((low[0] - sheet.left) * scale, (low[2] - sheet.back) * scale))
+        outline = convex_outline((low[0] - sheet.left) * scale, (low[2] - sheet.back) * scale)
         if len(outline) > 2:
-            pen.polygon(outline, fill=70)
-    dark = ImageChops.multiply(dark, contact.filter(ImageFilter.GaussianBlur(4.5 * scale)))
+            pen.polygon(outline, fill=105)
+    dark = ImageChops.multiply(dark, contact.filter(ImageFilter.GaussianBlur(4.0 * scale)))
     wide = dark.resize(ground.size, Image.Resampling.BILINEAR)
     return ImageChops.multiply(ground, Image.merge("RGB", (wide, wide, wide)))
-
-
-def convex_outline(points: tuple[Floats, Floats]) -> list[tuple[float, float]]:
-    """The convex hull of plane points, in order (Andrew's monotone chain)."""
-    ordered = sorted(set(zip(points[0].tolist(), points[1].tolist(), strict=True)))
-    outline: list[tuple[float, float]] = []
-    for direction in (ordered, ordered[::-1]):
-        start = len(outline)
-        for x, y in direction:
-            while len(outline) >= start + 2:
-                (x1, y1), (x2, y2) = outline[-2:]
-                if (x2 - x1) * (y - y1) - (y2 - y1) * (x - x1) > 0:
-                    break
-                outline.pop()
-            outline.append((x, y))
-        outline.pop()
-    return outline
 
 
 def draw_backdrop(background: Background, random: np.random.Generator, size: tuple[int, int]) -> Image.Image:
@@ -259,7 +243,7 @@ def draw_backdrop(background: Background, random: np.random.Generator, size: tup
         x = 0.0
         while x < small[0]:
             wide = random.uniform(3, 12)
-            colour = tuple(int(value) for value in random.integers(30, 235, size=3))
+            colour = tuple(round(0.45 * tone + 0.55 * value) for value in random.uniform(20, 220, size=3))
             pen.rectangle((x, y + random.uniform(0, 4), x + wide - 1, y + small[1] / 4 - 3), fill=colour)
             x += wide
     blurred = wall.filter(ImageFilter.GaussianBlur(random.uniform(2.5, 5)))
@@ -299,9 +283,10 @@ def _below_horizon(camera: Camera) -> Image.Image | None:
     The homography also maps pixels above the horizon to ground, behind the camera: they must not be painted.
     """
     width, height = camera.size
-    corners = camera.rays(np.array([0, width, width, 0], np.float32), np.array([0, 0, height, height], np.float32))
-    if np.all(corners[1] < 0):
+    right, up, forward = (float(value) for value in camera.axes[:, 1])
+    across = (np.arange(width, dtype=np.float32) + 0.5 - camera.centre[0]) / camera.focal
+    down = (np.arange(height, dtype=np.float32) + 0.5 - camera.centre[1]) / camera.focal
+    rise = (forward + right * across)[None, :] - (up * down)[:, None]
+    if np.all(rise < 0):
         return None
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5)
-    drop = camera.rays(x.ravel(), y.ravel())[1].reshape(height, width)
-    return Image.fromarray(np.where(drop < 0, 255, 0).astype(np.uint8))
+    return Image.fromarray(np.where(rise < 0, 255, 0).astype(np.uint8))

@@ -165,9 +165,8 @@ def decode(
         width, height = image.size
         _judge_header(image, data, file_format, limits)
         target = _reduced_size(width, height, longest_side)
-        image.draft(
-            image.mode, target
-        )  # a JPEG is decoded at a half, quarter or eighth, to no less than the target
+        # A JPEG is decoded at a half, quarter or eighth, to no less than the target; the others know no draft.
+        image.draft(image.mode, target)
         image.load()
         orientation = _orientation(image)
         picture = _to_rgb(image)

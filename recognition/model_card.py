@@ -286,7 +286,7 @@ class ModelFolder:
     model_path: Path
 
 
-def load_model_folder(path: Path) -> ModelFolder:
+def load_model_folder(path: Path | str) -> ModelFolder:
     """Read a model folder and check that its file is the one that the card speaks of.
 
     Args:
@@ -294,7 +294,7 @@ def load_model_folder(path: Path) -> ModelFolder:
     Raises:
         ModelRefused: a file is missing or empty, the card is not right, or the SHA-256 differs.
     """
-    card_path, model_path = path / CARD_FILE, path / MODEL_FILE
+    card_path, model_path = Path(path) / CARD_FILE, Path(path) / MODEL_FILE
     for file in (card_path, model_path):
         if not file.is_file():
             raise ModelRefused(

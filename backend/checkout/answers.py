@@ -3,13 +3,12 @@
 import time
 from typing import Any
 
-from recognition.pipeline import ImageRecognition
-from recognition.ranking import Candidate, Result
-
 from backend.catalogue.models import Product
 from backend.checkout.basket import BasketItem, make_basket
 from backend.checkout.models import RecognisedItem, Recognition, RecognitionState
 from backend.checkout.recogniser import Serving
+from recognition.pipeline import ImageRecognition
+from recognition.ranking import Candidate, Result
 
 
 def make_answer(

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from recognition.ranking import Result
-
 from backend.catalogue.models import Product, SoldBy
+from recognition.ranking import Result
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import uuid
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from recognition.ranking import Result
 
 from backend.access.models import Device
 from backend.catalogue.models import Product, ProductSet
 from backend.common.models import TimestampedModel
 from backend.gallery.models import Generation, InstalledModel, ThresholdSet
+from recognition.ranking import Result
 
 
 class RecognitionState(models.TextChoices):

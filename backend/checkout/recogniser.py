@@ -6,8 +6,6 @@ from functools import lru_cache
 from http import HTTPStatus
 
 from django.conf import settings
-from recognition.gallery import Match
-from recognition.pipeline import ImageRecognition, ProductRecognizer
 
 from backend.catalogue.models import ProductSet
 from backend.catalogue.selectors import get_active_product_ids, list_product_ids_of_set
@@ -16,6 +14,8 @@ from backend.gallery.loading import get_detector, get_embedder, get_gallery
 from backend.gallery.models import Generation, InstalledModel, ThresholdSet
 from backend.gallery.selectors import get_active_detector, get_active_generation, get_threshold_set
 from backend.gallery.thresholds import get_thresholds, search_settings
+from recognition.gallery import Match
+from recognition.pipeline import ImageRecognition, ProductRecognizer
 
 
 @dataclass(frozen=True)

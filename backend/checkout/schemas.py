@@ -1,9 +1,9 @@
 """The answer's shape for the OpenAPI document; the answer itself is made in answers.py."""
 
-from recognition.ranking import Result
 from rest_framework import serializers
 
 from backend.checkout.models import RecognitionState
+from recognition.ranking import Result
 
 
 class SizeSerializer(serializers.Serializer):

@@ -17,6 +17,7 @@ from backend.engines.engine import Engine, EngineFailed, Launch, wheel_folder
 from backend.engines.processes import as_user, leftovers, open_private
 
 _DATABASE = "checklane"
+_NO_PID = 4_194_304  # the kernel's limit for pid_max: pids are below
 _ROOTS_ACCOUNT = "pgserver"  # the wheel's own name for it
 
 
@@ -49,7 +50,7 @@ class Postgres(Engine):
         self.folder.chmod(0o700)
         if not self.data.exists():
             self._make_cluster(user)
-        self._remove_strangers_pid_file()
+        self._disown_stale_pid_file()
         argv = [_program("postgres"), "-D", str(self.data)]
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -115,17 +116,24 @@ class Postgres(Engine):
                 f"PostgreSQL's {program} ended with code {result.returncode}:\n{result.stdout}"
             )
 
-    def _remove_strangers_pid_file(self) -> None:
-        """Remove a postmaster.pid whose number is another program's by now, for PostgreSQL would not start.
+    def _disown_stale_pid_file(self) -> None:
+        """Give a killed server's postmaster.pid a number that no process has.
 
-        One whose process is gone is left to PostgreSQL, which also finds there whether a backend of the
-        killed server still holds the shared memory.
+        PostgreSQL would not start while a process has the number in it, be it a stranger by now or a zombie. The file
+        stays otherwise: PostgreSQL finds in it the shared memory that a backend of the killed server may still hold.
         """
         path = self.data / "postmaster.pid"
-        with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
-            pid = int(path.read_text().splitlines()[0])
-            if Path(f"/proc/{pid}/comm").read_text().strip() != "postgres":
-                path.unlink()
+        try:
+            pid, *rest = path.read_text().splitlines()
+            os.readlink(f"/proc/{pid}/cwd")
+        except PermissionError:
+            return  # it may be a server of this folder after all, of an account that we must not look at
+        except ValueError:
+            return  # an empty file: PostgreSQL says what to do
+        except FileNotFoundError:
+            if not path.exists():
+                return  # cleanly stopped, or never started
+        path.write_text("\n".join([str(_NO_PID), *rest]) + "\n")
 
     def _stop_leftovers(self) -> None:
         """Backends of a killed server must be gone before the next: they'd write into the same files."""

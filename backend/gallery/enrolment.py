@@ -15,8 +15,6 @@ from django.db import transaction
 from django.db.models import Case, F, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.utils import timezone
 from numpy.typing import NDArray
-from recognition.detector import MainBodyDetector, main_body
-from recognition.gallery import Entry
 
 from backend.catalogue.models import BoxSource, ReferenceImage
 from backend.catalogue.services import propose_main_body, set_quality_findings
@@ -25,6 +23,8 @@ from backend.gallery.loading import get_detector, get_embedder, get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation
 from backend.gallery.selectors import get_active_detector
 from recognition import images
+from recognition.detector import MainBodyDetector, main_body
+from recognition.gallery import Entry
 from recognition.images import DecodedImage, ImageLimits
 
 BATCH = 16

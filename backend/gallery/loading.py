@@ -3,13 +3,13 @@
 from functools import lru_cache
 
 from django.conf import settings
-from recognition.detector import MainBodyDetector, open_detector
-from recognition.gallery import Gallery, IndexSettings
-from recognition.sessions import SessionSettings
 
 from backend.gallery.models import Generation, InstalledModel
+from recognition.detector import MainBodyDetector, open_detector
 from recognition.embedder import ProductEmbedder, open_embedder
+from recognition.gallery import Gallery, IndexSettings
 from recognition.model_card import ModelCard, load_model_folder
+from recognition.sessions import SessionSettings
 
 # An old and a new model side by side while a generation is switched.
 KEPT = 2

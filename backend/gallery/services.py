@@ -15,7 +15,6 @@ import structlog
 from django.db import connection, transaction
 from django.utils import timezone
 from django.utils.text import slugify
-from recognition.gallery import IndexSettings
 
 from backend.catalogue.models import ReferenceImage
 from backend.common.problems import Problem, engine_of
@@ -30,6 +29,7 @@ from backend.gallery.models import (
     ModelTask,
 )
 from backend.gallery.selectors import get_active_detector, get_active_generation
+from recognition.gallery import IndexSettings
 from recognition.model_card import ModelCard, load_model_folder
 
 log = structlog.get_logger(__name__)

@@ -8,12 +8,12 @@ import numpy as np
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Max
-from recognition.gallery import SearchSettings
-from recognition.ranking import Thresholds, fit_leave_one_out
 
 from backend.gallery.loading import get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation, ThresholdSet
 from backend.gallery.selectors import get_threshold_set
+from recognition.gallery import SearchSettings
+from recognition.ranking import Thresholds, fit_leave_one_out
 
 SAMPLE = 2_000
 SEARCH_BATCH = 50

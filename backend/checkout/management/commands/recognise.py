@@ -21,13 +21,19 @@ from recognition.errors import RecognitionError
 
 
 class Command(BaseCommand):
-    help = "Recognise photos with what is active now; print a table, write JSON, draw boxes. Nothing is stored."
+    help = (
+        "Recognise photos with what is active now; print a table, write JSON, draw boxes. Nothing is stored."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
         parser.add_argument("--product-set", metavar="SLUG", help="search only in this product set")
-        parser.add_argument("--candidates", type=int, default=5, help="products to name for each item (default 5)")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers, as the API gives them")
+        parser.add_argument(
+            "--candidates", type=int, default=5, help="products to name for each item (default 5)"
+        )
+        parser.add_argument(
+            "--json", type=Path, metavar="FILE", help="write the answers, as the API gives them"
+        )
         parser.add_argument("--draw", type=Path, metavar="DIR", help="write each photo with its boxes drawn")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -3,12 +3,12 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from recognition.gallery import IndexSettings
 
 from backend.common.problems import Problem
 from backend.gallery.models import InstalledModel
 from backend.gallery.services import activate_model
 from recognition.errors import RecognitionError
+from recognition.gallery import IndexSettings
 
 
 class Command(BaseCommand):
