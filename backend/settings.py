@@ -214,6 +214,10 @@ SPECTACULAR_SETTINGS = {
 CELERY_BROKER_URL = BROKER_URL
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "bulk"
+CELERY_TASK_ROUTES = {
+    "checkout.recognise": {"queue": "recognition"},
+    "checkout.echo": {"queue": "recognition"},
+}
 CELERY_TASK_PUBLISH_RETRY = False  # a lost message only delays: the sweep finds what is pending
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_TIMEOUT = 1

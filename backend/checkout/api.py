@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 
 from backend.catalogue.models import ProductSet
 from backend.catalogue.services import read_upload
-from backend.checkout import admission, services
+from backend.checkout import admission, metrics, services
 from backend.checkout.models import Correction, Recognition, RecognitionState
 from backend.checkout.schemas import RecognitionAnswerSerializer
 from backend.checkout.tasks import echo_task
@@ -117,14 +117,17 @@ class RecognitionsView(APIView):
                 "invalid",
                 f"the Idempotency-Key has {len(key)} characters, at most 255 are taken",
             )
-        recognition = services.recognise(
-            data=read_upload(given.validated_data["image"], settings.IMAGE_MAX_BYTES),
-            asked_by=request.auth.name,
-            device=request.auth,
-            product_set=get_searched_set(request, given.validated_data.get("product_set")),
-            n_candidates=given.validated_data["candidates"],
-            idempotency_key=key,
-        )
+        product_set = get_searched_set(request, given.validated_data.get("product_set"))
+        with metrics.counted_refusals():
+            recognition = services.recognise(
+                data=read_upload(given.validated_data["image"], settings.IMAGE_MAX_BYTES),
+                asked_by=request.auth.name,
+                device=request.auth,
+                product_set=product_set,
+                n_candidates=given.validated_data["candidates"],
+                idempotency_key=key,
+            )
+        metrics.observe_answer(_shown(recognition))
         return Response(_shown(recognition), status=HTTPStatus.CREATED)
 
 

@@ -1,12 +1,14 @@
 """Prometheus metrics of our own, beside django-prometheus' of requests. All are the web process's to tell:
 stages are measured in the worker and observed here from the answer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from backend.checkout.admission import count_in_flight
-from backend.common.problems import engine_of
+from backend.common.problems import engine_of, problem_of
 from backend.gallery.selectors import count_ledger, get_active_generation
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -34,9 +36,15 @@ def observe_answer(answer: dict[str, Any]) -> None:
         STAGES.labels(stage).observe(milliseconds / 1000)
 
 
-def observe_refusal(code: str) -> None:
-    """Count a recognition that ended in a problem."""
-    RECOGNITIONS.labels(code).inc()
+@contextmanager
+def counted_refusals() -> Iterator[None]:
+    """Count by its code a recognition that ends in a problem."""
+    try:
+        yield
+    except Exception as error:
+        problem = problem_of(error)
+        RECOGNITIONS.labels("internal" if problem is None else problem.code).inc()
+        raise
 
 
 def refresh_gauges() -> None:

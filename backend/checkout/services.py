@@ -122,6 +122,7 @@ def _replay(earlier: Recognition, body_sha256: str) -> Recognition:
 def _answered(recognition: Recognition) -> Recognition:
     """The recognition if it is done; else the problem that says how it ended."""
     if recognition.state == RecognitionState.DONE:
+        assert recognition.answer is not None
         return recognition
     if recognition.state == RecognitionState.FAILED and recognition.failure:
         failure = recognition.failure

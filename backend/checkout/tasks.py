@@ -1,16 +1,16 @@
-"""Celery tasks of the checkout: `recognise` on the queue `recognition`, the clock's on `bulk`."""
+"""Celery tasks of the checkout; settings route `recognise` and `echo` to the queue `recognition`."""
 
 from celery import shared_task
 
 from backend.checkout import admission, services
 
 
-@shared_task(name="checkout.recognise", queue="recognition")
+@shared_task(name="checkout.recognise")
 def recognise_task(recognition_id: str) -> None:
     services.run_recognition(recognition_id)
 
 
-@shared_task(name="checkout.echo", queue="recognition")
+@shared_task(name="checkout.echo")
 def echo_task(signal_id: str) -> None:
     """Nothing but the way there and back: what web, broker and worker cost by themselves."""
     admission.signal(signal_id, {"state": "done"})

@@ -16,7 +16,7 @@ from pathlib import Path
 from backend.engines.engine import Address, Engine
 from backend.engines.milvus import Milvus
 from backend.engines.postgres import Postgres
-from backend.engines.processes import free_ports, locked, open_private, port_is_free
+from backend.engines.processes import free_ports, locked, open_private
 from backend.engines.valkey import Valkey
 
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Postgres, Valkey, Milvus)}
@@ -156,7 +156,8 @@ def _addressed(data_dir: Path, names: Collection[str]) -> list[Engine]:
 
 
 def _usable(engine: Engine) -> bool:
-    return engine.process() is not None or all(map(port_is_free, engine.address.ports.values()))
+    """Whether the engine has its ports, or can have them."""
+    return engine.process() is not None or engine.free_its_ports()
 
 
 def _read_addresses(data_dir: Path) -> dict[str, Address]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from signal import Signals
 from typing import ClassVar
 
-from backend.engines.processes import ProcessId, leftovers, read_pid_file, start_detached
+from backend.engines.processes import ProcessId, leftovers, port_is_free, read_pid_file, start_detached
 
 _POLL_SECONDS = 0.05
+_PORTS_SECONDS = 5.0
 
 
 class EngineFailed(Exception):
@@ -89,8 +90,21 @@ class Engine(ABC):
         """Whether it runs and has answered since its start. Costs three small files, no connection."""
         return self.process() is not None and read_pid_file(self._ready_file) == read_pid_file(self._pid_file)
 
+    def free_its_ports(self) -> bool:
+        """Clear away what a killed server left, and see whether its ports are free then.
+
+        The threads and children of a killed server hold its ports for a moment longer than it lives.
+        """
+        self._stop_leftovers()
+        deadline = time.monotonic() + (_PORTS_SECONDS if self.wanted() else 0)
+        while not all(map(port_is_free, self.address.ports.values())):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
     def start(self) -> None:
-        """Start it, unless it runs, and wait until it answers.
+        """Start it, unless it runs, and wait until it answers; `free_its_ports` comes before.
 
         Raises:
             EngineFailed: its wheel is missing, it ended, or it did not answer in time.
@@ -99,7 +113,6 @@ class Engine(ABC):
         if process is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.log.parent.mkdir(parents=True, exist_ok=True)
-            self._stop_leftovers()
             launch = self._prepare()
             self._ready_file.unlink(missing_ok=True)
             process = start_detached(

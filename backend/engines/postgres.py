@@ -123,17 +123,17 @@ class Postgres(Engine):
         stays otherwise: PostgreSQL finds in it the shared memory that a backend of the killed server may still hold.
         """
         path = self.data / "postmaster.pid"
+        lines = path.read_text().splitlines() if path.exists() else []
+        if not lines:
+            path.unlink(missing_ok=True)  # killed before it had written a word
+            return
         try:
-            pid, *rest = path.read_text().splitlines()
-            os.readlink(f"/proc/{pid}/cwd")
+            os.readlink(f"/proc/{lines[0]}/cwd")
         except PermissionError:
-            return  # it may be a server of this folder after all, of an account that we must not look at
-        except ValueError:
-            return  # an empty file: PostgreSQL says what to do
+            return  # another account's process, which may be a server of this folder after all
         except FileNotFoundError:
-            if not path.exists():
-                return  # cleanly stopped, or never started
-        path.write_text("\n".join([str(_NO_PID), *rest]) + "\n")
+            pass  # no process, or a zombie
+        path.write_text("\n".join([str(_NO_PID), *lines[1:]]) + "\n")
 
     def _stop_leftovers(self) -> None:
         """Backends of a killed server must be gone before the next: they'd write into the same files."""

@@ -99,19 +99,9 @@ def test_each_bad_row_is_named_and_the_rest_goes_on(folder):
         *(("gallery.csv", row) for row in range(3, 9)),
     ]
     reasons = [failure["reason"] for failure in job.failures]
-    for wanted, reason in zip(
-        ["no GTIN", "formula", "currency", "no number", "no price", "sku"]
-        + [
-            "'NOPE' is not in",
-            "outside the folder",
-            "no file",
-            "products.csv",
-            "no box inside",
-            "not four numbers",
-        ],
-        reasons,
-        strict=True,
-    ):
+    wanted_in = ["no GTIN", "formula", "currency", "no number", "no price", "sku", "'NOPE' is not in"]
+    wanted_in += ["outside the folder", "no file", "products.csv", "no box inside", "not four numbers"]
+    for wanted, reason in zip(wanted_in, reasons, strict=True):
         assert wanted in reason
     assert job.result == {"products": 2, "pictures": 2, "pictures_already_there": 0}
 
