@@ -568,6 +568,40 @@ class Gallery:
                 yield row[_ID], row["product_id"], row["revision"]
             last = rows[-1][_ID]
 
+    def fetch(self, reference_image_ids: Sequence[int]) -> list[Entry]:
+        """Read entries back, by ascending id; those that are not in both collections are left out.
+
+        Args:
+            reference_image_ids: at most a few thousand, since whole vectors come back.
+        """
+        fields = {"float": [_ID, "product_id", "revision", _VECTOR], "hash": [_ID, _VECTOR]}
+        chosen = _is_in(_ID, list(reference_image_ids))
+        with self._patient() as client:
+            rows = {
+                kind: {
+                    row[_ID]: row
+                    for row in client.query(
+                        collection,
+                        filter=chosen,
+                        output_fields=fields[kind],
+                        consistency_level="Strong",
+                        timeout=_WRITE_SECONDS,
+                    )
+                }
+                for kind, collection in self._collections.items()
+            }
+        return [
+            Entry(
+                pk,
+                row["product_id"],
+                row["revision"],
+                np.asarray(row[_VECTOR], np.float32),
+                np.frombuffer(rows["hash"][pk][_VECTOR][0], np.uint8),
+            )
+            for pk, row in sorted(rows["float"].items())
+            if pk in rows["hash"]
+        ]
+
     def index_report(self) -> IndexReport:
         """Which index Milvus really uses, from the segments that are loaded."""
         return IndexReport(self._collection_report("float"), self._collection_report("hash"))

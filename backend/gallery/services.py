@@ -129,7 +129,9 @@ def _open_first_generation(embedder: InstalledModel, index: IndexSettings) -> Ge
             activated_at=timezone.now(),
         )
         # Inside the transaction: a generation whose collections could not be made is none.
-        get_gallery(generation).create()
+        gallery = get_gallery(generation)
+        gallery.create()
+        gallery.load()
     plan_missing(generation)
     return generation
 
@@ -211,6 +213,7 @@ def mark_all_pending() -> int:
         gallery = get_gallery(generation)
         if not gallery.exists():
             gallery.create()
+        gallery.load()
         plan_missing(generation)
     return Embedding.objects.filter(state=EmbeddingState.EMBEDDED, generation__state__in=LIVE_STATES).update(
         state=EmbeddingState.PENDING, attempts=0, lease_until=None

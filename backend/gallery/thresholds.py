@@ -12,6 +12,7 @@ from django.db.models import Max
 from backend.gallery.loading import get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation, ThresholdSet
 from backend.gallery.selectors import get_threshold_set
+from recognition.embedder import Embeddings
 from recognition.gallery import SearchSettings
 from recognition.ranking import Thresholds, fit_leave_one_out
 
@@ -78,15 +79,19 @@ def _leave_one_out(
     gallery = get_gallery(generation)
     right, wrong = [], []
     for start in range(0, len(ids), SEARCH_BATCH):
-        found = gallery.fetch(ids[start : start + SEARCH_BATCH])
-        if not found.ids:
+        entries = gallery.fetch(ids[start : start + SEARCH_BATCH])
+        if not entries:
             continue
-        for own, product, matches in zip(
-            found.ids, found.product_ids, gallery.search(found.embeddings, how), strict=True
-        ):
-            others = [match for match in matches if match.reference_image_id != own]
-            right.append(max((m.similarity for m in others if m.product_id == product), default=-1.0))
-            wrong.append(max((m.similarity for m in others if m.product_id != product), default=-1.0))
+        queries = Embeddings(
+            np.stack([entry.vector for entry in entries]), np.stack([entry.hash_code for entry in entries])
+        )
+        for entry, matches in zip(entries, gallery.search(queries, how), strict=True):
+            others = [match for match in matches if match.reference_image_id != entry.reference_image_id]
+            own, other = [], []
+            for match in others:
+                (own if match.product_id == entry.product_id else other).append(match.similarity)
+            right.append(max(own, default=-1.0))
+            wrong.append(max(other, default=-1.0))
     return np.array(right), np.array(wrong)
 
 
