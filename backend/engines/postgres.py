@@ -138,7 +138,7 @@ class Postgres(Engine):
     def _stop_leftovers(self) -> None:
         """Backends of a killed server must be gone before the next: they'd write into the same files."""
         for process in leftovers(self.folder, self.programs):
-            process.stop(SIGQUIT, grace_seconds=5)
+            process.stop(SIGQUIT, grace_seconds=2)
 
 
 def _programs_folder() -> Path:
