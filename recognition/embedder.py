@@ -102,11 +102,13 @@ def open_embedder(folder: ModelFolder, settings: SessionSettings) -> ProductEmbe
         ModelRefused: it does not run as its card says.
     """
     embedder = ProductEmbedder(folder.card, open_session(folder, settings))
-    embedder.embed([np.zeros((folder.card.input.height, folder.card.input.width, 3), np.uint8)])
+    side = folder.card.minimum_side_pixels
+    embedder.embed([np.zeros((side, side, 3), np.uint8)])
     return embedder
 
 
 def _normalised(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows of L2 norm 1. A row of zeros, which no picture gives, stays one instead of becoming not-a-number."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.maximum(norms, np.finfo(np.float32).tiny)
+    normalised: NDArray[np.float32] = np.divide(values, np.maximum(norms, 1e-12), dtype=np.float32)
+    return normalised
