@@ -43,9 +43,7 @@ def repository(tmp_path: Path) -> Path:
             (dataset / split / folder).mkdir(parents=True)
             for shot in range(count):
                 path = f"{split}/{folder}/{Path(folder).name}_{shot + 1:03d}.jpg"
-                (dataset / path).write_bytes(
-                    make_picture(100 * len(listed) + len(split), (120, 160))
-                )
+                (dataset / path).write_bytes(make_picture(100 * len(listed) + len(split), (120, 160)))
                 listed.append(f"{path}, {number}, {number}")
         (dataset / f"{split}.txt").write_text("\n".join(listed) + "\n")
     (root / "LICENSE").write_text("MIT License")
