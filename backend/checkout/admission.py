@@ -18,6 +18,16 @@ IN_FLIGHT_KEY = "checklane:in-flight"
 # A waiting caller is gone by then, whatever its patience.
 SIGNAL_LIVES_SECONDS = 60
 
+# In one step: else two that come at once could both take the last place, or a refused one keep another out.
+_ADMIT = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[2])
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) or redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[4]) then
+    redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+    return 1
+end
+return 0
+"""
+
 
 def admit(place: str) -> None:
     """Take a place, by any unique name, among the recognitions under way.
@@ -27,13 +37,16 @@ def admit(place: str) -> None:
         redis.RedisError: the broker does not answer.
     """
     now = time.time()
-    pipeline = broker_client().pipeline(transaction=True)
-    pipeline.zremrangebyscore(IN_FLIGHT_KEY, "-inf", now)
-    pipeline.zadd(IN_FLIGHT_KEY, {place: now + settings.RECOGNITION_PATIENCE_SECONDS})
-    pipeline.zrank(IN_FLIGHT_KEY, place)
-    rank = pipeline.execute()[2]
-    if rank >= settings.RECOGNITION_MAX_IN_FLIGHT:
-        leave(place)
+    admitted = broker_client().eval(
+        _ADMIT,
+        1,
+        IN_FLIGHT_KEY,
+        place,
+        now,
+        now + settings.RECOGNITION_PATIENCE_SECONDS,
+        settings.RECOGNITION_MAX_IN_FLIGHT,
+    )
+    if not admitted:
         raise Problem(
             HTTPStatus.TOO_MANY_REQUESTS,
             "too-many-recognitions",

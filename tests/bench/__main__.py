@@ -1,0 +1,244 @@
+"""`make bench`: what an answer costs, and what of it is ours; each figure a ratio within one run.
+
+Brings up the demo with a gallery of 50,000 embeddings and asks it over HTTP, as a till would. Machines are shared and
+noisy: only the ratios are worth quoting, with this command beside them.
+
+    make bench ARGS="--detector DIR"      with an installed detector the scene has five products in five boxes
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+from rich.console import Console
+from rich.table import Table
+
+from backend.engines import embedded
+from tests.live import REPOSITORY, LiveService, start_live_service
+
+SCENE = REPOSITORY / "fixtures" / "demo_catalogue" / "images" / "scenes" / "01.jpg"
+WORK = ("decode", "detect", "embed", "search")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detector", type=Path, help="model folder; without one the photo is one box")
+    parser.add_argument("--embeddings", type=int, default=50_000)
+    parser.add_argument("--requests", type=int, default=200, help="for the latency of one client")
+    parser.add_argument("--seconds", type=float, default=20, help="of each load")
+    parser.add_argument("--soak", type=int, default=2_000, help="recognitions for the memory figure; 0 leaves it out")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="checklane-bench-") as folder, running(Path(folder), options) as service:
+        report = {
+            "settings": {
+                "embeddings": options.embeddings, "detector": str(options.detector or "none"), "cores": os.cpu_count()
+            },
+            "latency": measure_latency(service, options.requests),
+            "throughput": measure_throughput(service, options.seconds),
+            "overload": measure_overload(service, options.seconds),
+        }  # fmt: skip
+        if options.soak:
+            report["memory"] = measure_memory(service, options.soak)
+    show(report)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2))
+
+
+@contextmanager
+def running(folder: Path, options: argparse.Namespace) -> Iterator[LiveService]:
+    """The demo on its own engines, its gallery filled up with strangers."""
+    os.environ |= {"CHECKLANE_DATA": str(folder), "SECRET_KEY": "only-for-the-benchmark-" * 3}
+    embedded.provide(folder)
+    try:
+        service = start_live_service(folder / "live", "bench", LOG_LEVEL="WARNING")
+        try:
+            if options.detector:
+                done = service.manage("install_model", str(options.detector.resolve()), "--activate")
+                done.check_returncode()
+            fill = [sys.executable, "-m", "tests.bench.fill", str(options.embeddings)]
+            subprocess.run(fill, cwd=REPOSITORY, env=service.environ, check=True)
+            for _ in range(20):
+                recognise(service)
+            yield service
+        finally:
+            service.stop()
+    finally:
+        embedded.down(folder)
+
+
+def recognise(service: LiveService, session: requests.Session | None = None) -> tuple[int, float, dict[str, Any]]:
+    """Send the scene: status, milliseconds, answer."""
+    started = time.perf_counter()
+    answer = (session or requests).post(
+        f"{service.url}/api/v1/recognitions",
+        headers=service.headers,
+        files={"image": ("scene.jpg", SCENE.read_bytes())},
+        timeout=30,
+    )
+    return answer.status_code, 1000 * (time.perf_counter() - started), answer.json()
+
+
+def echo(service: LiveService, session: requests.Session) -> float:
+    started = time.perf_counter()
+    session.post(f"{service.url}/api/v1/echo", headers=service.headers, timeout=30).raise_for_status()
+    return 1000 * (time.perf_counter() - started)
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {"p50": statistics.median(ordered), "p95": ordered[int(0.95 * (len(ordered) - 1))], "n": len(ordered)}
+
+
+def measure_latency(service: LiveService, n: int) -> dict[str, Any]:
+    """One client: the whole answer, each stage, and the rest beside an echo, asked in turn so that noise hits both."""
+    whole, rest, echoes, stages = [], [], [], {}
+    items = 0
+    with requests.Session() as session:
+        for _ in range(n):
+            status, spent, answer = recognise(service, session)
+            assert status == 201, answer
+            timings = answer["timings_ms"]
+            whole.append(spent)
+            rest.append(spent - sum(timings.get(stage, 0.0) for stage in WORK))
+            for stage, milliseconds in timings.items():
+                stages.setdefault(stage, []).append(milliseconds)
+            echoes.append(echo(service, session))
+            items = len(answer["items"])
+    return {
+        "items": items,
+        "whole_ms": percentiles(whole),
+        "stages_ms": {stage: percentiles(values) for stage, values in stages.items()},
+        "rest_ms": percentiles(rest),
+        "echo_ms": percentiles(echoes),
+        "rest_to_echo": statistics.median(rest) / statistics.median(echoes),
+    }
+
+
+def load(service: LiveService, clients: int, seconds: float) -> list[tuple[int, float]]:
+    """So many clients, each sending as soon as it has its answer: (status, ms) of every request."""
+    until = time.monotonic() + seconds
+
+    def client(_: int) -> list[tuple[int, float]]:
+        seen = []
+        with requests.Session() as session:
+            while time.monotonic() < until:
+                status, spent, _answer = recognise(service, session)
+                seen.append((status, spent))
+                if status == 429:
+                    time.sleep(0.1)  # a refused till waits; Retry-After asks for a second
+        return seen
+
+    with ThreadPoolExecutor(clients) as pool:
+        return [one for seen in pool.map(client, range(clients)) for one in seen]
+
+
+def measure_throughput(service: LiveService, seconds: float) -> dict[str, Any]:
+    """Four clients, beside what decode, models and search alone reach in as many processes on the same cores."""
+    answered = load(service, 4, seconds)
+    over_http = sum(status == 201 for status, _ in answered) / seconds
+    alone = subprocess.run(
+        [sys.executable, "-m", "tests.bench.alone", str(SCENE), str(seconds)],
+        cwd=REPOSITORY, env=service.environ, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    bare = float(alone.stdout)
+    return {"over_http_per_s": over_http, "alone_per_s": bare, "share": over_http / bare}
+
+
+def measure_overload(service: LiveService, seconds: float) -> dict[str, Any]:
+    """Four clients, then forty, then four again: how much slower the admitted are, and how soon it is over."""
+    before = [spent for status, spent in load(service, 4, seconds) if status == 201]
+    under = load(service, 40, seconds)
+    admitted = [spent for status, spent in under if status == 201]
+    statuses = {str(status): sum(one == status for one, _ in under) for status in {one for one, _ in under}}
+    started = time.monotonic()
+    limit = 1.2 * statistics.median(before)
+    while statistics.median(spent for _, spent in load(service, 4, 1.0)) > limit and time.monotonic() < started + 30:
+        pass
+    return {
+        "four_clients_ms": percentiles(before),
+        "admitted_ms": percentiles(admitted),
+        "slowdown": statistics.median(admitted) / statistics.median(before),
+        "statuses": statuses,
+        "recovered_after_s": time.monotonic() - started,
+    }
+
+
+def measure_memory(service: LiveService, n: int) -> dict[str, Any]:
+    """Resident memory of web and recognition worker after n recognitions, beside that after the first 200."""
+    def resident() -> dict[str, int]:
+        sums: dict[str, int] = {}
+        for process in psutil.Process(service.process.pid).children(recursive=True):
+            words = " ".join(process.cmdline())
+            kind = "web" if "gunicorn" in words else "worker" if "-Q recognition" in words else None
+            if kind:
+                sums[kind] = sums.get(kind, 0) + process.memory_info().rss
+        return sums
+
+    def send(count: int) -> None:
+        left = iter(range(count))
+        lock = threading.Lock()
+
+        def client(_: int) -> None:
+            with requests.Session() as session:
+                while True:
+                    with lock:
+                        if next(left, None) is None:
+                            return
+                    recognise(service, session)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(client, range(4)))
+
+    send(200)
+    first = resident()
+    send(n - 200)
+    last = resident()
+    return {
+        kind: {"after_200_mb": first[kind] / 1e6, f"after_{n}_mb": last[kind] / 1e6, "growth": last[kind] / first[kind] - 1}
+        for kind in first
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    console = Console()
+    latency = report["latency"]
+    table = Table(title=f"One client, {latency['items']} items, {report['settings']}")
+    for column in ("", "p50 ms", "p95 ms"):
+        table.add_column(column)
+    rows: list[tuple[str, dict[str, float]]] = [("whole answer", latency["whole_ms"])]
+    rows += [(f"  {stage}", values) for stage, values in latency["stages_ms"].items()]
+    rows += [("neither decode, model nor search", latency["rest_ms"]), ("echo", latency["echo_ms"])]
+    for name, values in rows:
+        table.add_row(name, f"{values['p50']:.1f}", f"{values['p95']:.1f}")
+    console.print(table)
+    wanted: list[tuple[str, float, Callable[[float], bool], str]] = [
+        ("rest / echo", latency["rest_to_echo"], lambda ratio: ratio <= 1.5, "at most 1.5"),
+        ("throughput of 4 clients / alone", report["throughput"]["share"], lambda ratio: ratio >= 0.7, "at least 0.7"),
+        ("admitted under 40 clients / 4 clients", report["overload"]["slowdown"], lambda r: r <= 2, "at most 2"),
+        ("recovered after, s", report["overload"]["recovered_after_s"], lambda s: s <= 10, "at most 10"),
+    ]
+    wanted += [
+        (f"memory growth of {kind}", values["growth"], lambda growth: growth <= 0.05, "at most 0.05")
+        for kind, values in report.get("memory", {}).items()
+    ]
+    for name, value, holds, limit in wanted:
+        console.print(f"{name}: {value:.3f} ({limit}: {'yes' if holds(value) else 'NO'})")
+    console.print(report["throughput"], report["overload"]["statuses"], report.get("memory", ""))
+
+
+if __name__ == "__main__":
+    main()
