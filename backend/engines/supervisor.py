@@ -4,24 +4,27 @@ Production has its own supervisor (docker/). The embedded engines are not its ch
 """
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Self
+from typing import NoReturn
 
 from backend.engines import embedded
 from backend.engines.engine import EngineFailed
 
+_log = logging.getLogger(__name__)
+
 _POLL_SECONDS = 0.1
 _ENSURE_SECONDS = 5.0
 
-# Becomes the program, after it has asked the kernel for a SIGTERM when the supervisor is gone (1: PR_SET_PDEATHSIG).
+# Becomes the program, after it has asked the kernel for a SIGTERM when the supervisor is gone (1 is PR_SET_PDEATHSIG).
 # It stands in a process of its own and not in Popen's preexec_fn, which may deadlock where the parent has threads.
 _TIED_TO_US = """
 import ctypes, os, signal, sys
@@ -36,7 +39,7 @@ except OSError as error:
 
 
 @dataclass(frozen=True)
-class Program:
+class Child:
     """One process to keep running: its name for messages, command line, whole environment, file for its output."""
 
     name: str
@@ -56,13 +59,12 @@ class Patience:
 
 
 class Supervisor:
-    """Starts the programs on entering a `with` block, and has stopped them when the block is left.
+    """Runs the children while a `with supervisor.running():` block lasts, and looks after them in `watch`.
 
-    Inside the block SIGTERM acts as Ctrl-C does: both raise KeyboardInterrupt. Use it in the main thread, whose end
-    is what the kernel tells the programs.
+    Use it in the main thread: its end is what the kernel tells the children.
 
     Args:
-        programs: started and stopped in this order.
+        children: started and stopped in this order.
         data_dir: folder of the embedded engines; those that die are started again too.
         report: called with a sentence whenever something died or came back.
         patience: the pauses.
@@ -70,46 +72,43 @@ class Supervisor:
 
     def __init__(
         self,
-        programs: Sequence[Program],
+        children: Sequence[Child],
         *,
         data_dir: Path,
-        report: Callable[[str], None],
+        report: Callable[[str], None] = _log.warning,
         patience: Patience = Patience(),
     ) -> None:
-        self._children = [_Child(program, patience) for program in programs]
+        self._children = [_Running(child, patience) for child in children]
         self._data_dir = data_dir
         self._report = report
         self._engines_looked_at = time.monotonic()
-        self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, _interrupt)
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Start the children; stop them, and all they have started, when the block is left.
+
+        Inside the block SIGTERM does what Ctrl-C does: it raises KeyboardInterrupt.
+        """
+        handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for child in self._children:
                 child.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+            yield
+        finally:
+            for number in handlers:
+                signal.signal(number, signal.SIG_IGN)  # an impatient second Ctrl-C must leave nothing running
+            for child in self._children:
+                child.stop()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
-    def __exit__(self, *_: object) -> None:
-        for number in self._handlers:
-            signal.signal(
-                number, signal.SIG_IGN
-            )  # an impatient second Ctrl-C must not leave programs running
-        for child in self._children:
-            child.stop()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
-    def keep_running(
+    def watch(
         self, until: Callable[[], bool] = lambda: False, *, timeout_seconds: float = float("inf")
     ) -> bool:
-        """Look after the programs and the engines until something holds.
+        """Start again what dies, children and engines, until something holds: by default, for ever.
 
         Args:
-            until: asked ten times a second; never true by default.
+            until: asked ten times a second.
             timeout_seconds: give up after this long.
         Returns:
             Whether `until` came to hold.
@@ -136,22 +135,22 @@ class Supervisor:
         self._engines_looked_at = time.monotonic()
 
 
-class _Child:
-    """One program and its process, which leads a process group of its own."""
+class _Running:
+    """A child and its process, which leads a process group of its own."""
 
-    def __init__(self, program: Program, patience: Patience) -> None:
-        self._program = program
+    def __init__(self, child: Child, patience: Patience) -> None:
+        self._child = child
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._pause = patience.first_pause
         self._started = self._start_again = 0.0
 
     def start(self) -> None:
-        self._program.log.parent.mkdir(parents=True, exist_ok=True)
-        with self._program.log.open("ab") as log:
+        self._child.log.parent.mkdir(parents=True, exist_ok=True)
+        with self._child.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _TIED_TO_US, str(os.getpid()), *self._program.argv],
-                env=dict(self._program.environ),
+                [sys.executable, "-I", "-S", "-c", _TIED_TO_US, str(os.getpid()), *self._child.argv],
+                env=dict(self._child.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -169,8 +168,8 @@ class _Child:
                 self._pause = self._patience.first_pause
             self._start_again = time.monotonic() + self._pause
             report(
-                f"{self._program.name} ended {how} and is started again in {self._pause:g} s; "
-                f"its log: {self._program.log}"
+                f"{self._child.name} ended {how} and is started again in {self._pause:g} s; "
+                f"its log: {self._child.log}"
             )
             self._pause = min(2 * self._pause, self._patience.longest_pause)
         if self._process is None and time.monotonic() >= self._start_again:

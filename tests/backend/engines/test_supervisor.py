@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backend.engines import embedded
-from backend.engines.supervisor import Patience, Program, Supervisor
+from backend.engines.supervisor import Child, Patience, Supervisor
 
 QUICK = Patience(first_pause=0.1, longest_pause=0.4, stable_after=60, grace=0.5)
 
@@ -34,23 +34,24 @@ SHORT_LIVED = "print('born', flush=True)"
 SUPERVISOR = """
 import sys
 from pathlib import Path
-from backend.engines.supervisor import Patience, Program, Supervisor
+from backend.engines.supervisor import Child, Patience, Supervisor
 folder, *codes = sys.argv[1:]
 programs = [
-    Program(f"p{n}", [sys.executable, "-c", code], {"PATH": "/usr/bin:/bin"}, Path(folder) / f"p{n}.log")
+    Child(f"p{n}", [sys.executable, "-c", code], {"PATH": "/usr/bin:/bin"}, Path(folder) / f"p{n}.log")
     for n, code in enumerate(codes)
 ]
 try:
-    with Supervisor(programs, data_dir=Path(folder), report=print, patience=Patience(0.1, 0.4, 60, 0.5)) as supervisor:
+    supervisor = Supervisor(programs, data_dir=Path(folder), patience=Patience(0.1, 0.4, 60, 0.5))
+    with supervisor.running():
         print("up", flush=True)
-        supervisor.keep_running()
+        supervisor.watch()
 except KeyboardInterrupt:
     print("stopped", flush=True)
 """
 
 
-def program(tmp_path: Path, code: str, name: str = "child") -> Program:
-    return Program(name, [sys.executable, "-c", code], {"PATH": os.defpath}, tmp_path / f"{name}.log")
+def child(tmp_path: Path, code: str, name: str = "child") -> Child:
+    return Child(name, [sys.executable, "-c", code], {"PATH": os.defpath}, tmp_path / f"{name}.log")
 
 
 def running(pid: int) -> bool:
@@ -93,13 +94,14 @@ def supervisor_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Pope
 def test_killed_child_is_started_again_and_its_own_children_are_gone(tmp_path: Path) -> None:
     reports: list[str] = []
     log = tmp_path / "child.log"
-    with Supervisor(
-        [program(tmp_path, PARENT)], data_dir=tmp_path, report=reports.append, patience=QUICK
-    ) as supervisor:
-        assert supervisor.keep_running(lambda: len(said(log)) == 2, timeout_seconds=10)
+    supervisor = Supervisor(
+        [child(tmp_path, PARENT)], data_dir=tmp_path, report=reports.append, patience=QUICK
+    )
+    with supervisor.running():
+        assert supervisor.watch(lambda: len(said(log)) == 2, timeout_seconds=10)
         first, grandchild = said(log)
         os.kill(first, signal.SIGKILL)
-        assert supervisor.keep_running(lambda: len(said(log)) == 4, timeout_seconds=10)
+        assert supervisor.watch(lambda: len(said(log)) == 4, timeout_seconds=10)
         wait_for(lambda: not running(grandchild))
         assert reports == [f"child ended by signal 9 and is started again in 0.1 s; its log: {log}"]
     wait_for(lambda: not any(map(running, said(log))))
@@ -107,10 +109,11 @@ def test_killed_child_is_started_again_and_its_own_children_are_gone(tmp_path: P
 
 def test_pause_grows_up_to_its_limit(tmp_path: Path) -> None:
     reports: list[str] = []
-    with Supervisor(
-        [program(tmp_path, SHORT_LIVED)], data_dir=tmp_path, report=reports.append, patience=QUICK
-    ) as supervisor:
-        supervisor.keep_running(lambda: len(reports) >= 4, timeout_seconds=20)
+    supervisor = Supervisor(
+        [child(tmp_path, SHORT_LIVED)], data_dir=tmp_path, report=reports.append, patience=QUICK
+    )
+    with supervisor.running():
+        supervisor.watch(lambda: len(reports) >= 4, timeout_seconds=20)
     pauses = [report.split(" again in ")[1].split(" s")[0] for report in reports]
     assert pauses == ["0.1", "0.2", "0.4", "0.4"]
     assert "with exit code 0" in reports[0]
@@ -119,26 +122,27 @@ def test_pause_grows_up_to_its_limit(tmp_path: Path) -> None:
 def test_pause_starts_anew_after_a_stable_life(tmp_path: Path) -> None:
     reports: list[str] = []
     patience = Patience(first_pause=0.1, longest_pause=5, stable_after=0, grace=0.5)
-    with Supervisor(
-        [program(tmp_path, SHORT_LIVED)], data_dir=tmp_path, report=reports.append, patience=patience
-    ) as supervisor:
-        supervisor.keep_running(lambda: len(reports) >= 3, timeout_seconds=20)
+    supervisor = Supervisor(
+        [child(tmp_path, SHORT_LIVED)], data_dir=tmp_path, report=reports.append, patience=patience
+    )
+    with supervisor.running():
+        supervisor.watch(lambda: len(reports) >= 3, timeout_seconds=20)
     assert all("again in 0.1 s" in report for report in reports)
 
 
-def test_keep_running_gives_up_in_time(tmp_path: Path) -> None:
-    with Supervisor([], data_dir=tmp_path, report=print) as supervisor:
-        assert not supervisor.keep_running(lambda: False, timeout_seconds=0.2)
+def test_watch_gives_up_in_time(tmp_path: Path) -> None:
+    supervisor = Supervisor([], data_dir=tmp_path, report=print)
+    with supervisor.running():
+        assert not supervisor.watch(lambda: False, timeout_seconds=0.2)
 
 
 def test_program_that_does_not_exist_leaves_the_others_stopped(tmp_path: Path) -> None:
     reports: list[str] = []
-    missing = Program("missing", ["/no/such/program"], {}, tmp_path / "missing.log")
-    programs = [program(tmp_path, PARENT), missing]
-    with Supervisor(programs, data_dir=tmp_path, report=reports.append, patience=QUICK) as supervisor:
-        supervisor.keep_running(
-            lambda: bool(reports) and len(said(tmp_path / "child.log")) == 2, timeout_seconds=10
-        )
+    missing = Child("missing", ["/no/such/program"], {}, tmp_path / "missing.log")
+    programs = [child(tmp_path, PARENT), missing]
+    supervisor = Supervisor(programs, data_dir=tmp_path, report=reports.append, patience=QUICK)
+    with supervisor.running():
+        supervisor.watch(lambda: bool(reports) and len(said(tmp_path / "child.log")) == 2, timeout_seconds=10)
     assert reports[0].startswith("missing ended with exit code 1")
     assert "/no/such/program could not be started" in (tmp_path / "missing.log").read_text()
     wait_for(lambda: not any(map(running, said(tmp_path / "child.log"))))
@@ -186,8 +190,9 @@ def test_engine_that_died_is_started_again(folder: Path) -> None:
     reports: list[str] = []
     (pid,) = [status.pid for status in embedded.status(folder) if status.name == "valkey"]
     assert pid is not None
-    with Supervisor([], data_dir=folder, report=reports.append) as supervisor:
+    supervisor = Supervisor([], data_dir=folder, report=reports.append)
+    with supervisor.running():
         os.kill(pid, signal.SIGKILL)
-        assert supervisor.keep_running(lambda: bool(reports), timeout_seconds=20)
+        assert supervisor.watch(lambda: bool(reports), timeout_seconds=20)
     assert reports == ["valkey had died and is up again"]
     assert any(status.up for status in embedded.status(folder))  # it stays up when the supervisor ends
