@@ -1,11 +1,13 @@
 #!/usr/bin/env python
 """Checklane's commands. Engines whose URL is not set in the environment are started first (backend/engines)."""
 
+import os
 import sys
 
 from backend.bootstrap import prepare_environment
 
 if __name__ == "__main__":
+    os.environ.setdefault("LOG_LEVEL", "WARNING")  # a command speaks for itself; services log from INFO on
     # `engines` starts and stops them itself; `help` and friends must not wait for a database.
     prepare_environment(start_engines=len(sys.argv) > 1 and sys.argv[1] not in {"engines", "help", "--help", "--version"})
     from django.core.management import execute_from_command_line

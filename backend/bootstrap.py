@@ -21,7 +21,9 @@ def prepare_environment(*, start_engines: bool = True) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
     if not all(os.environ.get(name) for name in ENGINE_URLS):
         os.environ["CHECKLANE_EMBEDDED_ENGINES"] = "1"
-    (data_dir() / "static").mkdir(parents=True, exist_ok=True)  # WhiteNoise looks there, also before collectstatic
+    (data_dir() / "static").mkdir(
+        parents=True, exist_ok=True
+    )  # WhiteNoise looks there, also before collectstatic
     if start_engines:
         from backend.engines import embedded
 

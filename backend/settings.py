@@ -10,6 +10,7 @@ from typing import Any
 import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 from backend.bootstrap import data_dir
 
@@ -285,5 +286,26 @@ UNFOLD = {
     "SITE_TITLE": "Checklane",
     "SITE_HEADER": "Checklane",
     "SITE_SYMBOL": "shopping_basket",
+    "SITE_URL": None,
     "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "STYLES": [lambda request: static("common/checklane.css")],
+    "DASHBOARD_CALLBACK": "backend.checkout.dashboard.fill_dashboard",
+    "SIDEBAR": {"navigation": "backend.menu.get_navigation"},
+    # Green, amber and red are the results' colours; all else is blue.
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97% .014 254.604)",
+            "100": "oklch(93.2% .032 255.585)",
+            "200": "oklch(88.2% .059 254.128)",
+            "300": "oklch(80.9% .105 251.813)",
+            "400": "oklch(70.7% .165 254.624)",
+            "500": "oklch(62.3% .214 259.815)",
+            "600": "oklch(54.6% .245 262.881)",
+            "700": "oklch(48.8% .243 264.376)",
+            "800": "oklch(42.4% .199 265.638)",
+            "900": "oklch(37.9% .146 265.522)",
+            "950": "oklch(28.2% .091 267.935)",
+        }
+    },
 }

@@ -145,6 +145,24 @@ def set_quality_findings(image: ReferenceImage, findings: Collection[str]) -> No
     ReferenceImage.objects.filter(pk=image.pk).update(quality_findings=list(findings))
 
 
+def find_products(skus: Collection[str]) -> dict[str, int]:
+    """Ids of the products that have these SKUs.
+
+    Raises:
+        Problem: 400, naming the SKUs that are not in the catalogue.
+    """
+    found = dict(Product.objects.filter(sku__in=skus).values_list("sku", "pk"))
+    missing = sorted(set(skus) - found.keys())
+    if missing:
+        raise Problem(
+            HTTPStatus.BAD_REQUEST,
+            "unknown-sku",
+            f"not in the catalogue: {', '.join(missing[:20])}{' ...' if len(missing) > 20 else ''}",
+            errors={"skus": missing[:1_000]},
+        )
+    return found
+
+
 def change_product_set(
     product_set: ProductSet, *, add: Collection[str] = (), remove: Collection[str] = ()
 ) -> ProductSet:
@@ -153,16 +171,7 @@ def change_product_set(
     Raises:
         Problem: 400, naming the SKUs that are not in the catalogue.
     """
-    wanted = set(add) | set(remove)
-    found = dict(Product.objects.filter(sku__in=wanted).values_list("sku", "pk"))
-    missing = sorted(wanted - found.keys())
-    if missing:
-        raise Problem(
-            HTTPStatus.BAD_REQUEST,
-            "unknown-sku",
-            f"not in the catalogue: {', '.join(missing[:20])}{' ...' if len(missing) > 20 else ''}",
-            errors={"skus": missing[:1_000]},
-        )
+    found = find_products([*add, *remove])
     with transaction.atomic():
         product_set.products.add(*(found[sku] for sku in add))
         product_set.products.remove(*(found[sku] for sku in remove))

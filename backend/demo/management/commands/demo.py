@@ -152,8 +152,8 @@ def _free_port(wanted: int) -> int:
 def _children(address: str) -> list[Child]:
     logs = Path(settings.DATA_DIR) / "logs"
     python = sys.executable
-    celery = [python, "-m", "celery", "-A", "backend.celery"]
-    environ = dict(os.environ) | {"WEB_BIND": address}
+    celery = [python, "-m", "celery", "-A", "backend.worker"]
+    environ = dict(os.environ) | {"WEB_BIND": address, "LOG_LEVEL": "INFO"}
     return [
         Child(
             "web",

@@ -1,0 +1,324 @@
+"""Recognising a photo in the admin, and looking at recognitions: the photo with its boxes, and what was said of them."""
+
+from datetime import timedelta
+from threading import Lock
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import admin, messages
+from django.db.models import Exists, OuterRef, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter, RelatedDropdownFilter
+from unfold.decorators import display
+
+from backend.catalogue.models import ProductSet
+from backend.catalogue.services import image_limits, read_upload
+from backend.checkout import metrics, services
+from backend.checkout.display import RESULT_WORDS, ShownRecognition, show_recognition
+from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState
+from backend.checkout.recogniser import get_serving
+from backend.common.admin import ReadOnlyAdmin, check_permission, label, private_file
+from backend.common.problems import Problem, problem_of, problem_response
+from recognition import images
+from recognition.errors import ImageRefused
+from recognition.ranking import Result
+
+# A query image may be deleted any hour; the browser must not keep it much longer.
+QUERY_IMAGE_KEPT = timedelta(minutes=5)
+THUMBNAIL_SIDE = 320
+# A list's thumbnails are asked for at once, and a large photo takes some 150 MB while it is decoded.
+_one_thumbnail_at_a_time = Lock()
+
+STATE_LABELS = {
+    RecognitionState.DONE: "success",
+    RecognitionState.QUEUED: "info",
+    RecognitionState.FAILED: "danger",
+    RecognitionState.EXPIRED: "warning",
+}
+RESULT_LABELS = {
+    Result.RECOGNISED: "success",
+    Result.NEEDS_CONFIRMATION: "warning",
+    Result.UNKNOWN: "danger",
+}
+# The choices of a correction that are no SKU; no SKU begins so.
+NO_PRODUCT, OTHER_PRODUCT = "-none", "-other"
+
+
+class ResultFilter(DropdownFilter):
+    title = "result"
+    parameter_name = "result"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [
+            (Result.UNKNOWN, "With unknown items"),
+            (Result.NEEDS_CONFIRMATION, "With items to confirm"),
+            (Result.RECOGNISED, "With recognised items"),
+            ("corrected", "Corrected"),
+        ]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Recognition]
+    ) -> QuerySet[Recognition]:
+        if self.value() == "corrected":
+            return queryset.filter(Exists(Correction.objects.filter(recognition=OuterRef("pk"))))
+        if self.value() in list(Result):
+            items = RecognisedItem.objects.filter(recognition=OuterRef("pk"), result=self.value())
+            return queryset.filter(Exists(items))
+        return queryset
+
+
+@admin.register(Recognition)
+class RecognitionAdmin(ReadOnlyAdmin):
+    list_display = ["shown_photo", "created_at", "shown_items", "shown_total", "asked_by", "shown_state"]
+    list_display_links = ["shown_photo", "created_at"]
+    list_filter = [
+        ("state", ChoicesDropdownFilter),
+        ResultFilter,
+        ("product_set", RelatedDropdownFilter),
+        ("device", RelatedDropdownFilter),
+    ]
+    list_filter_submit = True
+    list_per_page = 50
+    search_fields = ["items__name", "items__sku", "asked_by"]
+    search_help_text = "Product, SKU or who asked"
+    show_full_result_count = False
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        return [
+            path("recognise/", view(self.recognise_view), name="checkout_recognition_recognise"),
+            path(
+                "<uuid:pk>/photo/",
+                view(self.photo_view, cacheable=True),
+                name="checkout_recognition_photo",
+            ),
+            path(
+                "<uuid:pk>/thumbnail/",
+                view(self.thumbnail_view, cacheable=True),
+                name="checkout_recognition_thumbnail",
+            ),
+            path("<uuid:pk>/correct/", view(self.correct_view), name="checkout_recognition_correct"),
+            *super().get_urls(),
+        ]
+
+    # --- the list -----------------------------------------------------------------------------------------
+    @display(description="Photo")
+    def shown_photo(self, recognition: Recognition) -> SafeString | str:
+        if not recognition.image:
+            return "deleted"
+        return format_html(
+            '<img class="ck-thumbnail" src="{}" alt="Query image" loading="lazy">',
+            reverse("admin:checkout_recognition_thumbnail", args=[recognition.pk]),
+        )
+
+    @display(description="Items")
+    def shown_items(self, recognition: Recognition) -> SafeString | str:
+        return summarise_items(recognition)
+
+    @display(description="Total")
+    def shown_total(self, recognition: Recognition) -> str:
+        basket = (recognition.answer or {}).get("basket", {})
+        if basket.get("total") is None:
+            return "-"
+        return f"{basket['total']} {basket['currency']}{'' if basket['complete'] else ', not complete'}"
+
+    @display(description="State", ordering="state")
+    def shown_state(self, recognition: Recognition) -> SafeString:
+        return label(recognition.state, STATE_LABELS[RecognitionState(recognition.state)])
+
+    # --- recognise ----------------------------------------------------------------------------------------
+    def recognise_view(self, request: HttpRequest) -> HttpResponse:
+        """The page where a photo is dropped; a POST of it answers JSON: the result's HTML, or the problem."""
+        check_permission(request, "checkout.recognise_photo")
+        if request.method == "POST":
+            return self._recognise(request)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Recognise",
+            "opts": self.opts,
+            "product_sets": ProductSet.objects.all(),
+            "max_bytes": settings.IMAGE_MAX_BYTES,
+            **_readiness(),
+        }
+        return TemplateResponse(request, "checkout/recognise.html", context)
+
+    def _recognise(self, request: HttpRequest) -> HttpResponse:
+        photo = request.FILES.get("image")
+        try:
+            if photo is None:
+                raise Problem(400, "invalid", "There is no photo in the request: choose one.")
+            slug = request.POST.get("product_set", "")
+            product_set = get_object_or_404(ProductSet, slug=slug) if slug else None
+            with metrics.counted_refusals():
+                recognition = services.recognise(
+                    data=read_upload(photo, settings.IMAGE_MAX_BYTES),
+                    asked_by=request.user.get_username(),
+                    product_set=product_set,
+                )
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None:
+                raise
+            return problem_response(problem)
+        recognition = Recognition.objects.select_related("threshold_set").get(pk=recognition.pk)
+        metrics.observe_answer(recognition.answer)
+        context = self._result_context(request, show_recognition(recognition))
+        return JsonResponse(
+            {
+                "html": render_to_string("checkout/result.html", context, request),
+                "url": reverse("admin:checkout_recognition_change", args=[recognition.pk]),
+            }
+        )
+
+    # --- one recognition ----------------------------------------------------------------------------------
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        check_permission(request, "checkout.view_recognition")
+        recognition = self.get_object(request, object_id)
+        if not isinstance(recognition, Recognition):
+            raise Http404(f"there is no recognition {object_id}")
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Recognition of {recognition.created_at:%d %B %Y, %H:%M}",
+            "opts": self.opts,
+            "recognition": recognition,
+            "state": self.shown_state(recognition),
+        }
+        if recognition.answer is not None:
+            context |= self._result_context(request, show_recognition(recognition))
+        return TemplateResponse(request, "checkout/recognition.html", context)
+
+    def _result_context(self, request: HttpRequest, shown: ShownRecognition) -> dict[str, Any]:
+        return {
+            "shown": shown,
+            "days": settings.QUERY_IMAGE_DAYS,
+            "may_correct": request.user.has_perm("checkout.add_correction"),  # type: ignore[union-attr]
+            "may_see_pictures": request.user.has_perm("catalogue.view_referenceimage"),  # type: ignore[union-attr]
+            "no_product": NO_PRODUCT,
+            "other_product": OTHER_PRODUCT,
+        }
+
+    def photo_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        check_permission(request, "checkout.view_recognition")
+        recognition = get_object_or_404(Recognition, pk=pk)
+        return private_file(
+            recognition.image, f"image/{recognition.image_format.lower()}", kept=QUERY_IMAGE_KEPT
+        )
+
+    def thumbnail_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        check_permission(request, "checkout.view_recognition")
+        recognition = get_object_or_404(Recognition, pk=pk)
+        try:
+            with recognition.image.open("rb") as file, _one_thumbnail_at_a_time:
+                small = images.decode(file.read(), image_limits(), longest_side=THUMBNAIL_SIDE)
+        except (FileNotFoundError, ValueError, ImageRefused) as error:
+            raise Http404("the query image is gone, or was refused") from error
+        response = HttpResponse(images.encode_jpeg(small.pixels, quality=80), content_type="image/jpeg")
+        response["Cache-Control"] = f"private, max-age={int(QUERY_IMAGE_KEPT.total_seconds())}"
+        return response
+
+    def correct_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """POST `item` and `choice`: a SKU, NO_PRODUCT, or OTHER_PRODUCT with the SKU in `other`."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        check_permission(request, "checkout.add_correction")
+        recognition = get_object_or_404(Recognition.objects.select_related("threshold_set"), pk=pk)
+        choice = request.POST.get("choice", "")
+        sku = request.POST.get("other", "").strip() if choice == OTHER_PRODUCT else choice
+        try:
+            if not sku:
+                raise Problem(400, "invalid", "Say which product it is, or that it is none.")
+            services.correct(
+                recognition,
+                made_by=request.user.get_username(),
+                item=_as_number(request.POST.get("item", "")),
+                sku=None if choice == NO_PRODUCT else sku,
+            )
+        except Problem as problem:
+            if not request.accepts("text/html"):
+                return problem_response(problem)
+            self.message_user(request, problem.detail, messages.ERROR)
+            return redirect("admin:checkout_recognition_change", pk)
+        if request.accepts("text/html"):
+            return redirect("admin:checkout_recognition_change", pk)
+        context = self._result_context(request, show_recognition(recognition))
+        return JsonResponse({"html": render_to_string("checkout/items.html", context, request)})
+
+
+def _as_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise Problem(400, "invalid", f"{text!r} is no item's number") from error
+
+
+def _readiness() -> dict[str, Any]:
+    """Whether a photo can be recognised, and what the one who sends it should know before."""
+    try:
+        serving = get_serving()
+    except Problem as problem:
+        return {"not_ready": problem.detail}
+    notes = []
+    if serving.detector is None:
+        notes.append("No detector is installed: the whole photo is taken as one product.")
+    if serving.threshold_set is None:
+        notes.append("No thresholds are fitted yet: every answer needs confirmation.")
+    return {"notes": notes}
+
+
+def summarise_items(recognition: Recognition) -> SafeString | str:
+    """How many items of which result, as coloured words."""
+    items = (recognition.answer or {}).get("items", [])
+    counts = {result: sum(item["result"] == result for item in items) for result in Result}
+    words = [
+        label(f"{n} {RESULT_WORDS[result]}", RESULT_LABELS[result]) for result, n in counts.items() if n
+    ]
+    return SafeString(" ".join(words)) if words else "-"
+
+
+@admin.register(Correction)
+class CorrectionAdmin(ReadOnlyAdmin):
+    """What was answered and what it really was: where products are confused, their pictures want looking at."""
+
+    list_display = ["shown_recognition", "answered", "really", "made_by", "created_at"]
+    list_display_links = None
+    list_select_related = ["item", "recognition", "product"]
+    list_per_page = 50
+    search_fields = ["sku", "item__sku", "item__name", "product__name", "made_by"]
+    search_help_text = "Product, SKU or who corrected"
+
+    @display(description="Recognition")
+    def shown_recognition(self, correction: Correction) -> SafeString:
+        url = reverse("admin:checkout_recognition_change", args=[correction.recognition_id])
+        item = "missed item" if correction.item is None else f"item {correction.item.number}"
+        return format_html(
+            '<a class="ck-link" href="{}">{:%d %b %Y %H:%M}, {}</a>',
+            url,
+            correction.recognition.created_at,
+            item,
+        )
+
+    @display(description="Answered")
+    def answered(self, correction: Correction) -> str:
+        item = correction.item
+        if item is None:
+            return "nothing: it was missed"
+        return f"{item.sku} {item.name}" if item.sku else item.get_result_display()
+
+    @display(description="Really")
+    def really(self, correction: Correction) -> str:
+        if not correction.sku:
+            return "not a product"
+        return f"{correction.sku} {correction.product.name if correction.product else ''}"

@@ -1,0 +1,166 @@
+"""A recognition as a person reads it: the stored answer, with its reasons in words and the pictures it rests on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recognition.ranking import Result
+
+from backend.catalogue.models import ReferenceImage
+from backend.checkout.models import Correction, Recognition
+from backend.gallery.models import ThresholdSet
+
+RESULT_WORDS = {
+    Result.RECOGNISED: "recognised",
+    Result.NEEDS_CONFIRMATION: "needs confirmation",
+    Result.UNKNOWN: "unknown",
+}
+BASKET_REASONS = {
+    "unknown": "an item is unknown",
+    "needs-confirmation": "an item needs confirmation",
+    "sold-by-weight": "an item is sold by weight",
+    "no-price": "a product has no price",
+    "other-currency": "a price is in another currency",
+}
+
+
+@dataclass(frozen=True)
+class ShownCandidate:
+    """A product that an item may be, and the reference image that speaks for it, unless it was deleted since."""
+
+    product: Mapping[str, Any]
+    similarity: float
+    reference_image: ReferenceImage | None
+
+
+@dataclass(frozen=True)
+class ShownItem:
+    """One box.
+
+    Attributes:
+        number: the item's id in the answer.
+        box: x1, y1, width, height in pixels of the upright photo.
+        place: left, top, width, height in per cent of it.
+        why: why it is not recognised; empty when it is.
+    """
+
+    number: int
+    box: tuple[float, float, float, float]
+    place: tuple[float, float, float, float]
+    result: str
+    result_words: str
+    product: Mapping[str, Any] | None
+    similarity: float | None
+    detection_score: float | None
+    why: str
+    candidates: tuple[ShownCandidate, ...]
+    correction: Correction | None
+
+
+@dataclass(frozen=True)
+class ShownRecognition:
+    recognition: Recognition
+    width: int
+    height: int
+    items: tuple[ShownItem, ...]
+    notes: tuple[str, ...]
+    basket: Mapping[str, Any]
+    basket_reasons: tuple[str, ...]
+    timings_ms: Mapping[str, float]
+
+
+def show_recognition(recognition: Recognition) -> ShownRecognition:
+    """Prepare a recognition that is done for its page."""
+    answer = recognition.answer
+    assert answer is not None
+    reference_images = ReferenceImage.objects.in_bulk(
+        {candidate["reference_image"] for item in answer["items"] for candidate in item["candidates"]}
+    )
+    # The newest correction of an item is the last that overwrites.
+    corrections = {
+        correction.item.number: correction
+        for correction in recognition.corrections.select_related("item", "product")
+        if correction.item is not None
+    }
+    size = answer["image"]
+    items = tuple(
+        ShownItem(
+            number=item["id"],
+            box=_with_extent(item["box"]),
+            place=_in_per_cent(item["box"], size["width"], size["height"]),
+            result=item["result"],
+            result_words=RESULT_WORDS[Result(item["result"])],
+            product=item["product"],
+            similarity=item["similarity"],
+            detection_score=item["detection_score"],
+            why=explain(item, recognition.threshold_set),
+            candidates=tuple(
+                ShownCandidate(
+                    candidate["product"],
+                    candidate["similarity"],
+                    reference_images.get(candidate["reference_image"]),
+                )
+                for candidate in item["candidates"]
+            ),
+            correction=corrections.get(item["id"]),
+        )
+        for item in answer["items"]
+    )
+    reasons = dict.fromkeys(item["basket_reason"] for item in answer["items"] if item["basket_reason"])
+    return ShownRecognition(
+        recognition=recognition,
+        width=size["width"],
+        height=size["height"],
+        items=items,
+        notes=_notes(answer),
+        basket=answer["basket"],
+        basket_reasons=tuple(BASKET_REASONS[reason] for reason in reasons),
+        timings_ms=answer["timings_ms"],
+    )
+
+
+def explain(item: Mapping[str, Any], threshold_set: ThresholdSet | None) -> str:
+    """Why an item of an answer is not recognised, in the numbers that decided it."""
+    result, similarity = Result(item["result"]), item["similarity"]
+    if result is Result.RECOGNISED:
+        return ""
+    if similarity is None:
+        return "No product of the catalogue came near: it has no embedded pictures, or none in this product set."
+    if threshold_set is None:
+        return (
+            "No thresholds are fitted yet, so nothing is recognised by itself. They are fitted once enough"
+            " pictures are embedded."
+        )
+    if result is Result.UNKNOWN:
+        return (
+            f"The nearest product has a similarity of {similarity:.2f}; below {threshold_set.unknown:.2f} an item"
+            " is unknown."
+        )
+    if similarity < threshold_set.recognised:
+        return f"Its similarity is {similarity:.2f}; from {threshold_set.recognised:.2f} on it would be recognised."
+    runner_up = item["candidates"][1] if len(item["candidates"]) > 1 else None
+    if runner_up is None:
+        return "Another product is nearly as similar."
+    return (
+        f"{runner_up['product']['name']} is nearly as similar ({runner_up['similarity']:.2f});"
+        f" a lead of {threshold_set.margin:.2f} is wanted."
+    )
+
+
+def _notes(answer: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a reader must know of the answer as a whole."""
+    if answer["main_body_found"]:
+        return ()
+    if answer["models"]["detector"] is None:
+        return ("No detector is installed: the whole photo was taken as one product.",)
+    return ("No main body was found: the whole photo was taken as one product. Come nearer, or give more light.",)
+
+
+def _with_extent(box: list[float]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = box
+    return x1, y1, x2 - x1, y2 - y1
+
+
+def _in_per_cent(box: list[float], width: int, height: int) -> tuple[float, float, float, float]:
+    x1, y1, across, down = _with_extent(box)
+    return 100 * x1 / width, 100 * y1 / height, 100 * across / width, 100 * down / height

@@ -1,0 +1,148 @@
+"""What an evaluation found: the values behind the table, the JSON file and the stored run.
+
+docs/evaluation.md has the JSON file's keys one by one; SCHEMA_VERSION rises when one changes its meaning or goes.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from backend.evaluation.embedding import Crop
+from backend.evaluation.pictures import Refusal
+from recognition.gallery import SearchSettings, Strategy
+from recognition.index import SEARCHED_EXACTLY, CollectionReport, SegmentReport
+
+SCHEMA_VERSION = 1
+
+EXACT = "exact (NumPy)"  # the reference line's name
+LineIndex = Literal["FLAT", "HNSW", "IVF_FLAT", "BIN_FLAT", "exact (NumPy)"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good the answers are, 0..1.
+
+    Attributes:
+        recall_at_1: share of queries whose nearest product is the right one.
+        recall_at_5: share of queries with the right product among the five nearest.
+        map_at_100: mean average precision over the 100 nearest pictures.
+        map: mean average precision over the whole gallery; None where only 100 were asked for.
+        overlap_at_10: share of the ten nearest pictures by exact cosine that are found.
+    """
+
+    recall_at_1: float
+    recall_at_5: float
+    map_at_100: float
+    map: float | None
+    overlap_at_10: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One index under one search strategy.
+
+    Attributes:
+        index: that was asked for.
+        used: what Milvus really did: the index's name, "searched exactly", or how many rows the index covers.
+        segments: the same, segment by segment.
+        p50_ms, p95_ms: latency of a search for one query.
+        computed_bytes: of the index, from its layout.
+        folder_growth_bytes: of Milvus' folder, for the whole gallery with this index; None where not measured.
+    """
+
+    index: LineIndex
+    strategy: Strategy
+    used: str
+    segments: tuple[SegmentReport, ...]
+    scores: Scores
+    p50_ms: float
+    p95_ms: float
+    computed_bytes: int
+    folder_growth_bytes: int | None
+
+    @property
+    def approximate(self) -> bool:
+        """Whether any of it was searched through an index that may miss neighbours."""
+        return self.used != SEARCHED_EXACTLY
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """The embedder, as its card names it."""
+
+    name: str
+    version: str
+    sha256: str
+    provider: str
+    precision: str
+    dimension: int
+    hash_bits: int
+    hash_method: str
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """One run of `evaluate_recall`; `lines` opens with the exact search in NumPy."""
+
+    subject: str
+    gallery_file: str
+    query_file: str
+    leave_one_out: bool
+    model: EvaluatedModel
+    detector: str | None
+    crop: Crop
+    crop_margin: float
+    milvus_version: str
+    search: SearchSettings
+    n_products: int
+    n_gallery: int
+    n_query: int
+    n_own_excluded: int
+    embedded_per_second: float
+    refused: tuple[Refusal, ...]
+    lines: tuple[Line, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        values = {"schema_version": SCHEMA_VERSION} | asdict(self)
+        del values["search"]["strategy"]  # each line has its own
+        return values
+
+    def summary(self) -> str:
+        """What the figures say, in a few sentences."""
+        reference, *others = self.lines
+        scores = reference.scores
+        parts = [
+            f"Exact search finds the right product first in {scores.recall_at_1:.1%} and among five in"
+            f" {scores.recall_at_5:.1%} of {self.n_query:,} queries; mAP over the whole gallery {scores.map:.1%}."
+        ]
+        for line in others:
+            if line.approximate:
+                parts.append(
+                    f"{line.index} is within {_distance(line, reference):.2f} points of it ({line.used})."
+                )
+        exact = [line.index for line in others if not line.approximate and line.index in ("HNSW", "IVF_FLAT")]
+        if exact:
+            parts.append(
+                f"Milvus built no index for {' and '.join(exact)}: its segments have fewer than 1,024 rows and were"
+                " searched exactly, so these lines say nothing about the index."
+            )
+        return " ".join(parts)
+
+
+def _distance(line: Line, reference: Line) -> float:
+    """The most that a line differs from the reference in recall@1, recall@5 and mAP@100, in points (0..100)."""
+    pairs = [
+        (line.scores.recall_at_1, reference.scores.recall_at_1),
+        (line.scores.recall_at_5, reference.scores.recall_at_5),
+        (line.scores.map_at_100, reference.scores.map_at_100),
+    ]
+    return 100 * max(abs(ours - exact) for ours, exact in pairs)
+
+
+def describe_use(collection: CollectionReport) -> str:
+    """What Milvus does in a collection, in a word or two; an exact search is never given an index's name."""
+    if collection.indexed_rows == 0:
+        return SEARCHED_EXACTLY
+    if collection.indexed_rows == collection.total_rows:
+        return collection.wanted
+    return f"{collection.wanted} for {collection.indexed_rows:,} of {collection.total_rows:,} rows, the rest exactly"

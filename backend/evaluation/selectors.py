@@ -1,0 +1,79 @@
+"""Which model an evaluation uses, and where Milvus keeps its data."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from django.conf import settings
+
+from backend.common.problems import Problem
+from backend.engines import embedded
+from backend.engines.milvus import Milvus
+from backend.gallery.loading import get_embedder
+from backend.gallery.models import Generation, InstalledModel, ModelTask
+from backend.gallery.selectors import get_active_generation
+from recognition.embedder import ProductEmbedder, open_embedder
+from recognition.model_card import load_model_folder
+from recognition.sessions import SessionSettings
+
+# Of Milvus' data folder: what would lie in object storage elsewhere. Its logs beside them (etcd, rocksmq) are laid out
+# in advance, 76 MB at a time, and shrink when it pleases them.
+DATA_FOLDERS = ("insert_log", "delta_log", "stats_log", "index_files")
+
+
+@dataclass(frozen=True)
+class ChosenEmbedder:
+    """An embedder, and the active generation where it is that one's."""
+
+    embedder: ProductEmbedder
+    generation: Generation | None
+
+
+def get_chosen_embedder(name: str | None) -> ChosenEmbedder:
+    """The embedder to evaluate.
+
+    Args:
+        name: None for the active generation's; an installed model's name or `name:version`; or a model folder.
+    Raises:
+        Problem: 404, there is no such model.
+        ModelRefused: it does not run as its card says.
+    """
+    active = get_active_generation()
+    if name is not None and Path(name).is_dir():
+        sessions = SessionSettings(threads=settings.THREADS_PER_WORKER)
+        return ChosenEmbedder(open_embedder(load_model_folder(Path(name)), sessions), None)
+    model = _installed(name) if name is not None else active and active.embedder
+    if model is None:
+        known = ", ".join(
+            f"{one.name}:{one.version}" for one in InstalledModel.objects.filter(task=ModelTask.EMBEDDER)
+        )
+        wanted = "no generation is active" if name is None else f"there is no embedder {name!r}"
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            "no-embedder",
+            f"{wanted}; name one with --model: a model folder, or one that is installed ({known or 'none is'})",
+        )
+    return ChosenEmbedder(get_embedder(model), active if active and active.embedder_id == model.pk else None)
+
+
+def _installed(name: str) -> InstalledModel | None:
+    name, _, version = name.partition(":")
+    models = InstalledModel.objects.filter(
+        task=ModelTask.EMBEDDER, name=name, **({"version": version} if version else {})
+    )
+    return models.order_by("-created_at").first()
+
+
+def get_milvus_data_bytes() -> int | None:
+    """Disk that the embedded Milvus uses for rows and indexes; None where Milvus is another server."""
+    if all(engine.url != settings.MILVUS_URI for engine in embedded.status(settings.DATA_DIR)):
+        return None
+    folder = settings.DATA_DIR / Milvus.name / "data"
+    return sum(_disk_use(path) for part in DATA_FOLDERS for path in (folder / part).rglob("*"))
+
+
+def _disk_use(path: Path) -> int:
+    try:
+        return path.lstat().st_blocks * 512
+    except FileNotFoundError:
+        return 0  # Milvus removes what it no longer needs while we look

@@ -1,0 +1,282 @@
+"""What the gallery adds to the pages of products and pictures, and its own pages, which people mostly read."""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from unfold.admin import TabularInline
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter, RelatedDropdownFilter
+from unfold.decorators import display
+
+from backend.catalogue.admin import ProductAdmin, ReferenceImageAdmin, ShownPicture, thumbnail_url
+from backend.catalogue.models import Product, ReferenceImage
+from backend.common.admin import ReadOnlyAdmin, label
+from backend.gallery.models import (
+    Embedding,
+    EmbeddingState,
+    Generation,
+    GenerationState,
+    InstalledModel,
+    ThresholdSet,
+)
+from backend.gallery.selectors import count_ledger, get_active_generation
+from backend.gallery.services import try_again
+
+STATE_LABELS = {
+    EmbeddingState.EMBEDDED: "success",
+    EmbeddingState.PENDING: "warning",
+    EmbeddingState.REMOVING: "warning",
+    EmbeddingState.FAILED: "danger",
+}
+GENERATION_LABELS = {
+    GenerationState.ACTIVE: "success",
+    GenerationState.READY: "info",
+    GenerationState.STANDBY: "info",
+    GenerationState.BUILDING: "warning",
+    GenerationState.VERIFYING: "warning",
+    GenerationState.FAILED: "danger",
+}
+
+
+def _embeddings_of(reference_image_ids: Collection[int]) -> dict[int, Embedding]:
+    """The active generation's ledger rows of these pictures, by picture."""
+    generation = get_active_generation()
+    if generation is None:
+        return {}
+    rows = generation.embeddings.filter(reference_image_id__in=reference_image_ids)
+    return {row.reference_image_id: row for row in rows}
+
+
+def _ids_in_state(state: str) -> QuerySet[Any]:
+    """Pictures in a state of the active generation's ledger."""
+    return Embedding.objects.filter(generation__state=GenerationState.ACTIVE, state=state).values(
+        "reference_image_id"
+    )
+
+
+class EmbeddingFilter(DropdownFilter):
+    """Products that have a picture in that state; pictures in that state."""
+
+    title = "embedding"
+    parameter_name = "embedding"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
+        return [
+            (EmbeddingState.PENDING, "Not embedded yet"),
+            (EmbeddingState.FAILED, "Failed"),
+            (EmbeddingState.EMBEDDED, "Embedded"),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        state = self.value()
+        if state not in EmbeddingState.values:
+            return queryset
+        if queryset.model is ReferenceImage:
+            return queryset.filter(pk__in=_ids_in_state(state))
+        in_state = ReferenceImage.objects.filter(pk__in=_ids_in_state(state))
+        return queryset.filter(pk__in=in_state.values("product"))
+
+
+def _tell_of_retry(model_admin: Any, request: HttpRequest, n_pending: int) -> None:
+    if n_pending:
+        model_admin.message_user(request, f"{n_pending} entries are pending again.", messages.SUCCESS)
+    else:
+        model_admin.message_user(request, "None of these had failed.", messages.INFO)
+
+
+admin.site.unregister(Product)
+admin.site.unregister(ReferenceImage)
+
+
+@admin.register(Product)
+class EnrolledProductAdmin(ProductAdmin):
+    """Products, with what became of their pictures in the active gallery."""
+
+    list_display = [*ProductAdmin.list_display[:-1], "shown_embedding", "shown_state"]
+    list_filter = [*ProductAdmin.list_filter, EmbeddingFilter]
+    actions = [*ProductAdmin.actions, "embed_again"]
+
+    def describe_products(self, products: Sequence[Any]) -> None:
+        super().describe_products(products)
+        owner = dict(ReferenceImage.objects.filter(product__in=products).values_list("pk", "product_id"))
+        counts: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for reference_image_id, row in _embeddings_of(owner.keys()).items():
+            counts[owner[reference_image_id]][row.state] += 1
+        for product in products:
+            product.n_by_state = counts[product.pk]
+
+    @display(description="Embedded")
+    def shown_embedding(self, product: Any) -> SafeString | str:
+        counts = product.n_by_state
+        if not product.n_of_pictures:
+            return "-"
+        n_embedded = counts[EmbeddingState.EMBEDDED]
+        if counts[EmbeddingState.FAILED]:
+            return label(f"{counts[EmbeddingState.FAILED]} failed", "danger")
+        if n_embedded < product.n_of_pictures:
+            return label(f"{n_embedded} of {product.n_of_pictures}", "warning")
+        return label("all", "success")
+
+    def show_pictures(self, product: Product) -> list[ShownPicture]:
+        images = [picture.image for picture in super().show_pictures(product)]
+        rows = _embeddings_of([image.pk for image in images])
+        return [
+            ShownPicture(image, rows[image.pk].state, rows[image.pk].error)
+            if image.pk in rows
+            else ShownPicture(image)
+            for image in images
+        ]
+
+    @admin.action(description="Try failed pictures again", permissions=["change"])
+    def embed_again(self, request: HttpRequest, products: QuerySet[Product]) -> None:
+        ids = ReferenceImage.objects.filter(product__in=products).values_list("pk", flat=True)
+        _tell_of_retry(self, request, try_again(list(ids)))
+
+
+@admin.register(ReferenceImage)
+class EnrolledReferenceImageAdmin(ReferenceImageAdmin):
+    """Pictures, with what became of them in the active gallery."""
+
+    list_display = [*ReferenceImageAdmin.list_display, "shown_embedding"]
+    list_filter = [*ReferenceImageAdmin.list_filter, EmbeddingFilter]
+    actions = [*ReferenceImageAdmin.actions, "embed_again"]
+    readonly_fields = [*ReferenceImageAdmin.readonly_fields, "shown_embedding"]
+    fieldsets = [*ReferenceImageAdmin.fieldsets, ("Gallery", {"fields": ["shown_embedding"]})]
+
+    @display(description="Embedding")
+    def shown_embedding(self, image: ReferenceImage) -> SafeString | str:
+        row = _embeddings_of([image.pk]).get(image.pk)
+        if row is None:
+            return "no gallery yet"
+        state = label(row.state, STATE_LABELS[EmbeddingState(row.state)])
+        return format_html("{} {}", state, row.error)
+
+    @admin.action(description="Try failed pictures again", permissions=["change"])
+    def embed_again(self, request: HttpRequest, images: QuerySet[ReferenceImage]) -> None:
+        _tell_of_retry(self, request, try_again(list(images.values_list("pk", flat=True))))
+
+
+@admin.register(InstalledModel)
+class InstalledModelAdmin(ReadOnlyAdmin):
+    list_display = ["name", "version", "task", "shown_use", "created_at"]
+    list_filter = [("task", ChoicesDropdownFilter)]
+    list_filter_submit = True
+    fields = ["name", "version", "task", "shown_use", "sha256", "created_at", "card"]
+    list_before_template = "gallery/models_note.html"
+
+    @display(description="In use")
+    def shown_use(self, model: InstalledModel) -> SafeString | str:
+        uses = model.is_active or model.generations.filter(state=GenerationState.ACTIVE).exists()
+        return label("in use", "success") if uses else "-"
+
+
+class ThresholdSetInline(TabularInline):
+    model = ThresholdSet
+    fields = ["strategy", "version", "recognised", "margin", "unknown", "created_at"]
+    readonly_fields = fields
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Generation)
+class GenerationAdmin(ReadOnlyAdmin):
+    list_display = ["__str__", "shown_state", "shown_index", "shown_ledger", "activated_at"]
+    list_select_related = ["embedder"]
+    list_filter = [("state", ChoicesDropdownFilter)]
+    list_filter_submit = True
+    fieldsets = [
+        (
+            "Generation",
+            {"fields": [("shown_state", "activated_at"), "shown_ledger", ("embedder", "detector")]},
+        ),
+        ("Gallery", {"fields": [("shown_index", "crop_margin"), "collection", "evaluation"]}),
+    ]  # fmt: skip
+    readonly_fields = ["shown_state", "shown_ledger", "shown_index", "activated_at"]
+    inlines = [ThresholdSetInline]
+
+    @display(description="State", ordering="state")
+    def shown_state(self, generation: Generation) -> SafeString:
+        state = GenerationState(generation.state)
+        return label(state.label, GENERATION_LABELS.get(state, ""))
+
+    @display(description="Index")
+    def shown_index(self, generation: Generation) -> str:
+        parameters = [f"{name} {value}" for name, value in generation.index.items() if name != "type"]
+        return ", ".join([str(generation.index.get("type", "?")), *parameters])
+
+    @display(description="Pictures")
+    def shown_ledger(self, generation: Generation) -> SafeString:
+        url = reverse("admin:gallery_embedding_changelist")
+        counts = {state: n for state, n in count_ledger(generation).items() if n}
+        return format_html_join(
+            " ",
+            '<a href="{}?generation__id__exact={}&state__exact={}">{}</a>',
+            (
+                (url, generation.pk, state, label(f"{n} {state}", STATE_LABELS[EmbeddingState(state)]))
+                for state, n in counts.items()
+            ),
+        )  # fmt: skip
+
+
+@admin.register(Embedding)
+class EmbeddingAdmin(ReadOnlyAdmin):
+    """The ledger, one row for each picture and generation."""
+
+    list_display = ["shown_picture", "generation", "shown_state", "error", "attempts", "revision"]
+    list_display_links = None
+    list_filter = [("state", ChoicesDropdownFilter), ("generation", RelatedDropdownFilter)]
+    list_filter_submit = True
+    list_select_related = ["generation__embedder"]
+    # Counting a million rows for a head-line is not worth its second.
+    show_full_result_count = False
+    ordering = ["-id"]
+    actions = ["embed_again"]
+
+    @display(description="Picture", ordering="reference_image_id")
+    def shown_picture(self, row: Embedding) -> SafeString | str:
+        if row.state == EmbeddingState.REMOVING:
+            return f"{row.reference_image_id}, deleted"
+        return format_html(
+            '<a href="{}"><img class="ck-thumbnail" src="{}" alt="Picture {}" loading="lazy"></a>',
+            reverse("admin:catalogue_referenceimage_change", args=[row.reference_image_id]),
+            thumbnail_url(row.reference_image_id),
+            row.reference_image_id,
+        )
+
+    @display(description="State", ordering="state")
+    def shown_state(self, row: Embedding) -> SafeString:
+        return label(row.state, STATE_LABELS[EmbeddingState(row.state)])
+
+    def has_embed_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("gallery.change_embedding")  # type: ignore[union-attr]
+
+    @admin.action(description="Try again", permissions=["embed"])
+    def embed_again(self, request: HttpRequest, rows: QuerySet[Embedding]) -> None:
+        ids = rows.values_list("reference_image_id", flat=True)
+        _tell_of_retry(self, request, try_again(list(ids)))
+
+
+@admin.register(ThresholdSet)
+class ThresholdSetAdmin(ReadOnlyAdmin):
+    list_display = ["generation", "strategy", "version", "recognised", "margin", "unknown", "created_at"]
+    list_select_related = ["generation__embedder"]
+    list_filter = [("generation", RelatedDropdownFilter)]
+    list_filter_submit = True
+    fieldsets = [
+        ("Threshold set", {"fields": [("generation", "strategy", "version")]}),
+        ("Thresholds", {"fields": [("recognised", "margin", "unknown")]}),
+        ("How they were fitted", {"fields": ["fit", "created_at"]}),
+    ]
+    readonly_fields = ["created_at"]

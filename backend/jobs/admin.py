@@ -1,0 +1,136 @@
+"""Long work with its live progress, and the buttons that steer it."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.forms.widgets import Script
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import ChoicesDropdownFilter
+from unfold.decorators import display
+
+from backend.common.admin import ReadOnlyAdmin, check_permission, label
+from backend.common.problems import Problem
+from backend.jobs import services
+from backend.jobs.models import FINISHED, Job, JobState
+
+STATE_LABELS = {
+    JobState.DONE: "success",
+    JobState.FAILED: "danger",
+    JobState.RUNNING: "info",
+    JobState.QUEUED: "info",
+    JobState.PAUSED: "warning",
+}
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
+# What may be done to a job, and in which states it is offered.
+ACTS: dict[str, tuple[Callable[[Job], Job], tuple[JobState, ...]]] = {
+    "pause": (services.pause_job, (JobState.QUEUED, JobState.RUNNING)),
+    "resume": (services.resume_job, (JobState.PAUSED,)),
+    "cancel": (services.cancel_job, UNFINISHED),
+    "retry": (services.retry_job, FINISHED),
+}
+
+
+def _may_steer(request: HttpRequest, job: Job) -> bool:
+    """Operators steer every job, others those that they asked for themselves."""
+    own = job.device_id is None and job.asked_by == request.user.get_username()
+    return own or request.user.has_perm("jobs.change_job")  # type: ignore[union-attr]
+
+
+def _progress(job: Job) -> dict[str, Any]:
+    """What the page's script shows of a job that goes on."""
+    return {
+        "state": job.state,
+        "cursor": job.cursor,
+        "total": job.total,
+        "failed": job.failed,
+    }
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnlyAdmin):
+    list_display = ["kind", "shown_state", "shown_progress", "failed", "asked_by", "created_at"]
+    list_filter = [("state", ChoicesDropdownFilter)]
+    list_filter_submit = True
+
+    class Media:
+        js = [Script("jobs/progress.js", type="module")]
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        return [
+            path("<uuid:pk>/progress/", view(self.progress_view), name="jobs_job_progress"),
+            path("<uuid:pk>/steer/", view(self.steer_view), name="jobs_job_steer"),
+            *super().get_urls(),
+        ]
+
+    @display(description="State", ordering="state")
+    def shown_state(self, job: Job) -> SafeString:
+        return label(job.state, STATE_LABELS.get(JobState(job.state), ""))
+
+    @display(description="Progress")
+    def shown_progress(self, job: Job) -> SafeString:
+        return format_html(
+            '<span class="ck-progress" data-job="{}" data-state="{}">'
+            '<progress max="{}" value="{}" aria-label="Progress"></progress> <span data-count>{}</span></span>',
+            reverse("admin:jobs_job_progress", args=[job.pk]),
+            job.state,
+            job.total or 1,
+            job.cursor,
+            f"{job.cursor} of {job.total}" if job.total is not None else "not begun",
+        )
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        check_permission(request, "jobs.view_job")
+        job = self.get_object(request, object_id)
+        if not isinstance(job, Job):
+            return redirect("admin:jobs_job_changelist")
+        acts = [act for act, (_, states) in ACTS.items() if job.state in states]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": str(job),
+            "opts": self.opts,
+            "media": self.media,
+            "job": job,
+            "state": self.shown_state(job),
+            "progress": self.shown_progress(job),
+            "results": [(name.replace("_", " ").capitalize(), n) for name, n in job.result.items()],
+            "acts": acts if _may_steer(request, job) else [],
+            "more_failures": max(0, job.failed - len(job.failures)),
+        }
+        return TemplateResponse(request, "jobs/job.html", context)
+
+    def progress_view(self, request: HttpRequest, pk: UUID) -> JsonResponse:
+        check_permission(request, "jobs.view_job")
+        return JsonResponse(_progress(get_object_or_404(Job, pk=pk)))
+
+    def steer_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """POST `act`: one of ACTS."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        check_permission(request, "jobs.view_job")
+        job = get_object_or_404(Job, pk=pk)
+        if not _may_steer(request, job):
+            raise PermissionDenied("only operators steer jobs that others asked for")
+        act, _ = ACTS.get(request.POST.get("act", ""), (None, ()))
+        if act is None:
+            self.message_user(request, f"What can be done to a job is {', '.join(ACTS)}.", messages.ERROR)
+            return redirect("admin:jobs_job_change", pk)
+        try:
+            act(job)
+        except Problem as problem:
+            self.message_user(request, problem.detail, messages.ERROR)
+        return redirect("admin:jobs_job_change", pk)
