@@ -9,15 +9,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from demo_catalogue.products import DemoProduct, list_products
+from demo_catalogue.assortment import list_products
+from demo_catalogue.products import DemoProduct
 from demo_catalogue.randomness import generator
-from demo_catalogue.rendering import Box, Scene, SceneItem, render_reference, render_scene
+from demo_catalogue.scenes import Box, Scene, SceneItem, render_reference, render_scene
+from demo_catalogue.surroundings import Background
 
 QUERIES_PER_PRODUCT = 2
 SCENE_SIZE = (1280, 800)
 PRODUCTS_PER_SCENE = 5
 JPEG_QUALITY = 80
 
+_PLACES: tuple[Background, ...] = ("conveyor", "wood", "scale", "shelf", "cloth")
 _QUERY_SIDE = 320  # pixels of the longer side at most
 _QUERY_MARGIN = 0.12  # of the box's sides, left around a query crop
 
@@ -38,7 +41,11 @@ def write_folder(out: Path, *, views: int, scenes: int, seed: int) -> None:
     products = list_products()
     out.mkdir(parents=True, exist_ok=True)
     columns = ("sku", "gtin", "name", "brand", "category", "price", "currency", "description")
-    _write_table(out / "products.csv", columns, ([getattr(product, column) for column in columns] for product in products))
+    _write_table(
+        out / "products.csv",
+        columns,
+        ([getattr(product, column) for column in columns] for product in products),
+    )
     gallery, queries = [], []
     for product in products:
         for view in range(views):
@@ -64,10 +71,15 @@ def write_folder(out: Path, *, views: int, scenes: int, seed: int) -> None:
 
 
 def demo_scene(*, number: int, seed: int) -> Scene:
-    """Draw one of the demo's checkout scenes: five products chosen by the seed."""
+    """Draw one of the demo's checkout scenes: five products chosen by the seed, each scene elsewhere."""
     products = list_products()
     chosen = generator("demo scene", number, seed).choice(len(products), PRODUCTS_PER_SCENE, replace=False)
-    return render_scene([products[index] for index in chosen.tolist()], seed=seed * 1000 + number, size=SCENE_SIZE)
+    return render_scene(
+        [products[index] for index in chosen.tolist()],
+        seed=seed * 1000 + number,
+        size=SCENE_SIZE,
+        background=_PLACES[number % len(_PLACES)],
+    )
 
 
 def query_crop(product: DemoProduct, *, number: int, seed: int) -> tuple[Image.Image, Box]:
@@ -86,7 +98,9 @@ def query_crop(product: DemoProduct, *, number: int, seed: int) -> tuple[Image.I
     scene = render_scene([product, *beside], seed=int(random.integers(2**31)), size=(800, 600))
     item = next((item for item in scene.items if item.sku == product.sku), None)
     if item is None:
-        raise RuntimeError(f"the scene for query {number} of {product.sku} hides the product; choose another seed than {seed}")
+        raise RuntimeError(
+            f"the scene for query {number} of {product.sku} hides the product; choose another seed than {seed}"
+        )
     x1, y1, x2, y2 = item.box
     along, down = _QUERY_MARGIN * (x2 - x1), _QUERY_MARGIN * (y2 - y1)
     left, top = max(0, round(x1 - along)), max(0, round(y1 - down))
@@ -102,7 +116,8 @@ def query_crop(product: DemoProduct, *, number: int, seed: int) -> tuple[Image.I
 def _coco(drawn: Sequence[tuple[str, Scene]], products: Sequence[DemoProduct]) -> dict[str, object]:
     """The truth of scenes in the COCO format, each annotation with its SKU and visible share besides."""
     category = {product.sku: number for number, product in enumerate(products, start=1)}
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
 
     def annotated(image_id: int, item: SceneItem) -> dict[str, object]:
         x1, y1, x2, y2 = item.box
@@ -118,7 +133,9 @@ def _coco(drawn: Sequence[tuple[str, Scene]], products: Sequence[DemoProduct]) -
         }
 
     for image_id, (name, scene) in enumerate(drawn, start=1):
-        images.append({"id": image_id, "file_name": name, "width": scene.image.width, "height": scene.image.height})
+        images.append(
+            {"id": image_id, "file_name": name, "width": scene.image.width, "height": scene.image.height}
+        )
         for item in scene.items:
             annotations.append(annotated(image_id, item))
     categories = [{"id": number, "name": sku} for sku, number in category.items()]

@@ -1,4 +1,4 @@
-"""Solids and the camera: where a ray of light meets a package, and which point of which surface it meets.
+"""Solids: where a ray of light meets a package, and which point of which surface it meets.
 
 Lengths are millimetres. A package's own frame has x to the right, y up and z towards the buyer; it stands on y = 0
 with its front at positive z. Points and directions are arrays of shape (3, n), float32.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Vector = tuple[float, float, float]
 
 
@@ -100,23 +101,41 @@ class ConvexSolid:
         return Hits(distance, normals / np.maximum(1e-6, np.linalg.norm(normals, axis=0)), surface, u, v)
 
 
-def cuboid(width: float, height: float, depth: float, *, middle: Vector = (0, 0, 0), edge_mm: float = 1.6) -> ConvexSolid:
+def cuboid(
+    width: float, height: float, depth: float, *, middle: Vector = (0, 0, 0), edge_mm: float = 1.6
+) -> ConvexSolid:
     """A box standing on middle; surfaces 0 to 5: front, back, left, right, top, bottom."""
     x, y, z = middle
     a, c = width / 2, depth / 2
     facets = (
-        Facet((0, 0, 1), c + z, 0, ((1 / width, 0, 0), 0.5 - x / width), ((0, -1 / height, 0), 1 + y / height)),
-        Facet((0, 0, -1), c - z, 1, ((-1 / width, 0, 0), 0.5 + x / width), ((0, -1 / height, 0), 1 + y / height)),
-        Facet((-1, 0, 0), a - x, 2, ((0, 0, 1 / depth), 0.5 - z / depth), ((0, -1 / height, 0), 1 + y / height)),
-        Facet((1, 0, 0), a + x, 3, ((0, 0, -1 / depth), 0.5 + z / depth), ((0, -1 / height, 0), 1 + y / height)),
-        Facet((0, 1, 0), height + y, 4, ((1 / width, 0, 0), 0.5 - x / width), ((0, 0, 1 / depth), 0.5 - z / depth)),
+        Facet(
+            (0, 0, 1), c + z, 0, ((1 / width, 0, 0), 0.5 - x / width), ((0, -1 / height, 0), 1 + y / height)
+        ),
+        Facet(
+            (0, 0, -1), c - z, 1, ((-1 / width, 0, 0), 0.5 + x / width), ((0, -1 / height, 0), 1 + y / height)
+        ),
+        Facet(
+            (-1, 0, 0), a - x, 2, ((0, 0, 1 / depth), 0.5 - z / depth), ((0, -1 / height, 0), 1 + y / height)
+        ),
+        Facet(
+            (1, 0, 0), a + x, 3, ((0, 0, -1 / depth), 0.5 + z / depth), ((0, -1 / height, 0), 1 + y / height)
+        ),
+        Facet(
+            (0, 1, 0),
+            height + y,
+            4,
+            ((1 / width, 0, 0), 0.5 - x / width),
+            ((0, 0, 1 / depth), 0.5 - z / depth),
+        ),
         Facet((0, -1, 0), -y, 5, ((1 / width, 0, 0), 0.5 - x / width), ((0, 0, -1 / depth), 0.5 + z / depth)),
     )
     corners = [(x + i * a, y + j * height, z + k * c) for i in (-1, 1) for j in (0, 1) for k in (-1, 1)]
     return ConvexSolid(facets, np.array(corners, np.float32).T, edge_mm=edge_mm)
 
 
-def gabled(width: float, eaves: float, height: float, depth: float, *, ridge: float, edge_mm: float = 1.6) -> ConvexSolid:
+def gabled(
+    width: float, eaves: float, height: float, depth: float, *, ridge: float, edge_mm: float = 1.6
+) -> ConvexSolid:
     """A box up to its eaves, then two slopes to a ridge of some thickness along x.
 
     Surfaces: 0 front, 1 back, 2 left, 3 right, 4 front slope, 5 back slope and top.
@@ -135,7 +154,12 @@ def gabled(width: float, eaves: float, height: float, depth: float, *, ridge: fl
         Facet((0, 1, 0), height, 5, ((1 / width, 0, 0), 0.5), ((0, 0, 0), 0.02)),
         Facet((0, -1, 0), 0, 5, ((1 / width, 0, 0), 0.5), ((0, 0, 0), 0.02)),
     )
-    corners = [(i * a, y, k * z) for i in (-1, 1) for k in (-1, 1) for y, z in ((0, c), (eaves, c), (height, ridge / 2))]
+    corners = [
+        (i * a, y, k * z)
+        for i in (-1, 1)
+        for k in (-1, 1)
+        for y, z in ((0, c), (eaves, c), (height, ridge / 2))
+    ]
     return ConvexSolid(facets, np.array(corners, np.float32).T, edge_mm=edge_mm)
 
 
@@ -160,22 +184,28 @@ class TurnedSolid:
         self._at = np.asarray(at, np.float32)
         self._rings = rings
         limits: dict[int, tuple[float, float, float]] = {}
-        for first, second in zip(rings, rings[1:], strict=False):
+        for first, second in pairwise(rings):
             low, high, radius = limits.get(first.surface, (math.inf, -math.inf, 0.0))
             limits[first.surface] = (min(low, first.height, second.height), max(high, first.height, second.height),
                                      max(radius, first.radius, second.radius))  # fmt: skip
         self._limits = limits
         self._normals = self._smooth_normals()
         angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-        profile = np.array([(side * ring.radius, ring.height) for ring in rings for side in (-1, 1)], np.float32)
-        steps = [(r / math.cos(math.pi / 20), y) for r, y in convex_outline(profile[:, 0], profile[:, 1]) if r >= 0]
-        points = np.array([(r * math.sin(a), y, r * math.cos(a) * squash) for r, y in steps for a in angles], np.float32)
+        profile = np.array(
+            [(side * ring.radius, ring.height) for ring in rings for side in (-1, 1)], np.float32
+        )
+        steps = [
+            (r / math.cos(math.pi / 20), y) for r, y in convex_outline(profile[:, 0], profile[:, 1]) if r >= 0
+        ]
+        points = np.array(
+            [(r * math.sin(a), y, r * math.cos(a) * squash) for r, y in steps for a in angles], np.float32
+        )
         self.hull = points.T + self._at[:, None]
 
     def _smooth_normals(self) -> list[tuple[tuple[float, float], tuple[float, float]]]:
         """Normals (outward, up) at both ends of each part, shared with the neighbour where the bend is soft."""
         own = []
-        for first, second in zip(self._rings, self._rings[1:], strict=False):
+        for first, second in pairwise(self._rings):
             dr, dy = second.radius - first.radius, second.height - first.height
             length = math.hypot(dr, dy)
             own.append((dy / length, -dr / length))
@@ -184,7 +214,9 @@ class TurnedSolid:
             both = []
             for other in (place - 1, place + 1):
                 shared = normal
-                if 0 <= other < len(own) and normal[0] * own[other][0] + normal[1] * own[other][1] > math.cos(math.radians(42)):
+                if 0 <= other < len(own) and normal[0] * own[other][0] + normal[1] * own[other][1] > math.cos(
+                    math.radians(42)
+                ):
                     shared = (normal[0] + own[other][0], normal[1] + own[other][1])
                     length = math.hypot(*shared)
                     shared = (shared[0] / length, shared[1] / length)
@@ -202,7 +234,7 @@ class TurnedSolid:
         inward = ox * dx + oz * dz
         centre = ox * ox + oz * oz
         with np.errstate(divide="ignore", invalid="ignore"):
-            for number, (first, second) in enumerate(zip(self._rings, self._rings[1:], strict=False)):
+            for number, (first, second) in enumerate(pairwise(self._rings)):
                 rise = second.height - first.height
                 if abs(rise) < 1e-6:
                     at = (first.height - oy) / dy
@@ -218,22 +250,28 @@ class TurnedSolid:
                     # Outer walls are met where the ray goes in, inner walls of a rim where it goes out.
                     at = (-b - root) / a if rise > 0 else (-b + root) / a
                     height = oy + at * dy
-                    good = (height >= min(first.height, second.height)) & (height <= max(first.height, second.height))
+                    good = (height >= min(first.height, second.height)) & (
+                        height <= max(first.height, second.height)
+                    )
                 good &= (at > 0) & (at < best)
                 best = np.where(good, at, best)
                 met[good] = number
         return self._describe((ox, oy, oz), (dx, dy, dz), best.astype(np.float32), met)
 
-    def _describe(self, origin: Vector, direction: tuple[Floats, Floats, Floats], best: Floats, met: NDArray[np.int8]) -> Hits:
+    def _describe(
+        self, origin: Vector, direction: tuple[Floats, Floats, Floats], best: Floats, met: NDArray[np.int8]
+    ) -> Hits:
         n = best.size
         normals = np.zeros((3, n), np.float32)
         u, v = np.zeros(n, np.float32), np.zeros(n, np.float32)
         surface = np.zeros(n, np.int8)
-        for number, (first, second) in enumerate(zip(self._rings, self._rings[1:], strict=False)):
+        for number, (first, second) in enumerate(pairwise(self._rings)):
             here = np.flatnonzero(met == number)
             if not here.size:
                 continue
-            x, y, z = (start + best[here] * along[here] for start, along in zip(origin, direction, strict=True))
+            x, y, z = (
+                start + best[here] * along[here] for start, along in zip(origin, direction, strict=True)
+            )
             low, high, outermost = self._limits[first.surface]
             rise = second.height - first.height
             surface[here] = first.surface
@@ -263,10 +301,10 @@ class Pillow:
 
     def __init__(self, width: float, height: float, depth: float) -> None:
         self._half = np.array([width / 2, height / 2, depth / 2], np.float32)
-        angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        rim = [(x, y, 0.0) for x in (-width / 2, width / 2) for y in (0.0, height / 2, height)]
-        bulge = [(0.36 * width * math.cos(a), height / 2 + 0.36 * height * math.sin(a), s * depth / 2) for a in angles for s in (-1, 1)]
-        self.hull = np.array(rim + bulge, np.float32).T
+        x, y = (grid.ravel() for grid in np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 11)))
+        thickness = 1.03 * self._film(x, y)  # a little more, for the film bulges between points
+        upper, lower = (np.stack([x * width / 2, (y + 1) * height / 2, side * thickness]) for side in (1, -1))
+        self.hull = np.concatenate([upper, lower], axis=1).astype(np.float32)
 
     def _thickness(self, x: Floats, y: Floats) -> Floats:
         """Half thickness in mm over (x, y) as shares of the half sides; negative outside the outline."""
@@ -278,14 +316,17 @@ class Pillow:
         teeth = 1 - 0.012 * np.abs((x * 22) % 2 - 1)
         return np.where((np.abs(x) < waist) & (tall < teeth), np.maximum(bulge, 0.5), np.float32(-1))
 
+    def _film(self, x: Floats, y: Floats) -> Floats:
+        return np.maximum(0, self._thickness(x, y))
+
     def trace(self, origin: Floats, direction: Floats) -> Hits:
         a, b, c = (float(value) for value in self._half)
         start = origin - np.array([0, b, 0], np.float32)
         with np.errstate(divide="ignore", invalid="ignore"):
-            slabs = [sorted_pair(((-side - start[axis]) / direction[axis], (side - start[axis]) / direction[axis]))
-                     for axis, side in enumerate((a, b, c * 1.02))]  # fmt: skip
-        near = np.maximum(np.maximum(slabs[0][0], slabs[1][0]), slabs[2][0]).astype(np.float32)
-        far = np.minimum(np.minimum(slabs[0][1], slabs[1][1]), slabs[2][1]).astype(np.float32)
+            limit = np.array([[a], [b], [1.02 * c]], np.float32)
+            first, second = (-limit - start[:, None]) / direction, (limit - start[:, None]) / direction
+        near = np.minimum(first, second).max(axis=0)
+        far = np.maximum(first, second).min(axis=0)
         n = near.size
         distance = np.full(n, np.inf, np.float32)
         normals = np.zeros((3, n), np.float32)
@@ -312,8 +353,8 @@ class Pillow:
         x, y = p[0] / a, p[1] / b
         facing = np.where(p[2] >= 0, np.float32(1), np.float32(-1))
         nudge = np.float32(0.02)
-        slope_x = (np.maximum(0, self._thickness(x + nudge, y)) - np.maximum(0, self._thickness(x - nudge, y))) / (2 * nudge * a)
-        slope_y = (np.maximum(0, self._thickness(x, y + nudge)) - np.maximum(0, self._thickness(x, y - nudge))) / (2 * nudge * b)
+        slope_x = (self._film(x + nudge, y) - self._film(x - nudge, y)) / (2 * nudge * a)
+        slope_y = (self._film(x, y + nudge) - self._film(x, y - nudge)) / (2 * nudge * b)
         normal = np.stack([-slope_x, -slope_y, facing])
         distance[rays] = high
         normals[:, rays] = normal / np.linalg.norm(normal, axis=0)
@@ -323,11 +364,7 @@ class Pillow:
 
     def _depth_inside(self, start: Floats, direction: Floats, at: Floats) -> Floats:
         p = start[:, None] + at * direction
-        return self._thickness(p[0] / self._half[0], p[1] / self._half[1]) - np.abs(p[2])
-
-
-def sorted_pair(pair: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    return np.minimum(*pair), np.maximum(*pair)
+        return np.asarray(self._thickness(p[0] / self._half[0], p[1] / self._half[1]) - np.abs(p[2]))
 
 
 def convex_outline(x: Floats, y: Floats) -> list[tuple[float, float]]:
@@ -355,58 +392,4 @@ def rotation(yaw: float, pitch: float, roll: float) -> Floats:
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return (about_y @ about_x @ about_z).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera over the ground plane y = 0."""
-
-    position: Floats  # (3,)
-    axes: Floats  # (3, 3): rows right, up, forward
-    focal: float  # pixels
-    centre: tuple[float, float]  # pixel where the forward axis meets the picture
-    size: tuple[int, int]  # width, height
-
-    @classmethod
-    def aimed(cls, target: Vector, *, pitch: float, azimuth: float, roll: float, distance: float, size: tuple[int, int], view_angle: float) -> Camera:
-        """Look at a target from a distance, pitch degrees from above and azimuth degrees from the right.
-
-        Args:
-            target: Point in the middle of the picture.
-            pitch: 0 level to 90 straight down.
-            azimuth: 0 from the front.
-            roll: Turn of the camera about its own axis, degrees.
-            distance: Millimetres from the target.
-            size: Width and height of the picture, pixels.
-            view_angle: Degrees across the longer side.
-        """
-        up_angle, side_angle = math.radians(pitch), math.radians(azimuth)
-        back = np.array([math.cos(up_angle) * math.sin(side_angle), math.sin(up_angle), math.cos(up_angle) * math.cos(side_angle)])
-        right = np.array([math.cos(side_angle), 0, -math.sin(side_angle)])
-        up = np.cross(back, right)
-        cr, sr = math.cos(math.radians(roll)), math.sin(math.radians(roll))
-        axes = np.stack([cr * right + sr * up, cr * up - sr * right, -back])
-        focal = max(size) / 2 / math.tan(math.radians(view_angle) / 2)
-        return cls((np.asarray(target) + distance * back).astype(np.float32), axes.astype(np.float32), focal, (size[0] / 2, size[1] / 2), size)
-
-    def rays(self, x: Floats, y: Floats) -> Floats:
-        """Directions (3, n) through pixel positions; a pixel's middle is at its number plus 0.5."""
-        right, up, forward = self.axes
-        across = ((x - self.centre[0]) / self.focal).astype(np.float32)
-        down = ((y - self.centre[1]) / self.focal).astype(np.float32)
-        return right[:, None] * across - up[:, None] * down + forward[:, None]
-
-    def project(self, points: Floats) -> Floats:
-        """Pixel positions (2, n) of points (3, n), which must lie in front of the camera."""
-        seen = self.axes @ (points - self.position[:, None])
-        return np.stack([self.centre[0] + self.focal * seen[0] / seen[2], self.centre[1] - self.focal * seen[1] / seen[2]])
-
-    def ground_matrix(self) -> NDArray[np.float64]:
-        """The homography (3, 3) from a pixel (x, y, 1) to a ground point (x, z, 1), up to scale."""
-        right, up, forward = self.axes.astype(np.float64)
-        direction = np.stack([right / self.focal, -up / self.focal,
-                              forward - right * self.centre[0] / self.focal + up * self.centre[1] / self.focal], axis=1)  # fmt: skip
-        px, py, pz = self.position.astype(np.float64)
-        # Ground point = position - (py / dy) direction, multiplied by dy.
-        return np.stack([px * direction[1] - py * direction[0], pz * direction[1] - py * direction[2], direction[1]])
+    return np.asarray(about_y @ about_x @ about_z, np.float32)

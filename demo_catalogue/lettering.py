@@ -46,7 +46,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def draw_word(text: str, width: int, height: int, colour: str, *, style: Lettering = "bold", outline: str = "#ffffff") -> Image.Image:
+def draw_word(
+    text: str, width: int, height: int, colour: str, *, style: Lettering = "bold", outline: str = "#ffffff"
+) -> Image.Image:
     """Draw one line of text as large as fits.
 
     Args:
@@ -62,7 +64,9 @@ def draw_word(text: str, width: int, height: int, colour: str, *, style: Letteri
     word = _word(text, style, colour, outline)
     scale = min(width / word.width, height / word.height)
     size = (max(1, round(word.width * scale)), max(1, round(word.height * scale)))
-    return word.resize(size, Image.Resampling.BOX if scale < 0.4 else Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return word.resize(
+        size, Image.Resampling.BOX if scale < 0.4 else Image.Resampling.BILINEAR, reducing_gap=2.0
+    )
 
 
 @functools.lru_cache(maxsize=512)
@@ -82,14 +86,27 @@ def _word(text: str, style: Lettering, colour: str, outline: str) -> Image.Image
     if how.slant or how.width != 1.0:
         lean = how.slant * sheet.height
         size = (round((sheet.width + lean) * how.width), sheet.height)
-        sheet = sheet.transform(size, Image.Transform.AFFINE, (1 / how.width, how.slant, -lean, 0, 1, 0), Image.Resampling.BILINEAR)
+        sheet = sheet.transform(
+            size,
+            Image.Transform.AFFINE,
+            (1 / how.width, how.slant, -lean, 0, 1, 0),
+            Image.Resampling.BILINEAR,
+        )
     if how.bend:
         sheet = _bent(sheet, how.bend)
     box = sheet.getchannel("A").getbbox()
     return sheet.crop(box) if box else sheet.crop((0, 0, 1, 1))
 
 
-def _write(pen: ImageDraw.ImageDraw, text: str, advances: list[float], pad: int, font: ImageFont.FreeTypeFont, stroke: int, colour: str) -> None:
+def _write(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    advances: list[float],
+    pad: int,
+    font: ImageFont.FreeTypeFont,
+    stroke: int,
+    colour: str,
+) -> None:
     x = float(pad)
     for letter, advance in zip(text, advances, strict=True):
         pen.text((x, pad), letter, font=font, fill=colour, stroke_width=stroke, stroke_fill=colour)

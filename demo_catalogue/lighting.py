@@ -26,6 +26,7 @@ class Light:
     bounce: Floats  # (3,) light from the ground
     softboxes: Floats  # (k, 3) unit directions to long upright lamps that shiny surfaces mirror
     softness: float  # how wide the key's shadow blurs, 0 hard to 1 soft
+    on_ground: float  # brightness of level ground, 1 for as bright as it is painted
 
 
 def studio_light() -> Light:
@@ -36,6 +37,7 @@ def studio_light() -> Light:
         bounce=np.array([0.4, 0.4, 0.4], np.float32),
         softboxes=np.stack([_unit(np.array([-0.9, 0.15, 0.55])), _unit(np.array([0.95, 0.15, 0.35]))]),
         softness=0.9,
+        on_ground=1.0,
     )
 
 
@@ -60,6 +62,7 @@ def any_light(random: np.random.Generator, ground: Floats) -> Light:
         bounce=(0.5 * (strength * key[1] + fill) * ground).astype(np.float32),
         softboxes=boxes,
         softness=float(random.uniform(0.25, 0.9)),
+        on_ground=min(1.3, float(strength * key[1] + fill)),
     )
 
 
@@ -67,7 +70,9 @@ def _unit(vector: NDArray[np.float64]) -> Floats:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def shade(colour: Floats, normal: Floats, towards: Floats, height: Floats, finish: Finish, light: Light) -> Floats:
+def shade(
+    colour: Floats, normal: Floats, towards: Floats, height: Floats, finish: Finish, light: Light
+) -> Floats:
     """Light n points of a surface.
 
     Args:
@@ -90,12 +95,13 @@ def shade(colour: Floats, normal: Floats, towards: Floats, height: Floats, finis
     seen = colour * diffuse * (1 - 0.75 * finish.metal)
     if finish.gloss or finish.metal:
         mirrored = 2 * facing * normal - towards
-        glow = (_surroundings(mirrored, light) * (0.7 + 0.3 * open_air[:, 0]))[:, None] * (light.key_colour + light.ambient)
+        mirror = _surroundings(mirrored, light) * (0.7 + 0.3 * open_air[:, 0])
+        glow = mirror[:, None] * (light.key_colour + light.ambient)
         grazing = (1 - facing) ** 5
         seen += glow * (colour * finish.metal * 0.95 + (finish.gloss * (0.05 + 0.55 * grazing))[:, None])
         sparkle = np.clip(light.key @ mirrored, 0, None) ** 60
         seen += (sparkle * finish.gloss * 0.5)[:, None] * light.key_colour
-    return seen.astype(np.float32)
+    return np.asarray(seen, np.float32)
 
 
 def _surroundings(direction: Floats, light: Light) -> Floats:
@@ -112,7 +118,7 @@ def _surroundings(direction: Floats, light: Light) -> Floats:
 
 def _ramp(value: Floats, low: float, high: float) -> Floats:
     share = np.clip((value - low) / (high - low), 0, 1)
-    return share * share * (3 - 2 * share)
+    return np.asarray(share * share * (3 - 2 * share))
 
 
 _WRINKLES = 256

@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from demo_catalogue.geometry import Camera, Floats, convex_outline
+from demo_catalogue.camera import Camera
+from demo_catalogue.geometry import Floats, convex_outline
 from demo_catalogue.lighting import Light
 
 Background = Literal["studio", "conveyor", "wood", "shelf", "scale", "cloth"]
 BACKGROUNDS: tuple[Background, ...] = ("studio", "conveyor", "wood", "shelf", "scale", "cloth")
 
-_SHEET_PIXELS = 2.0  # pixels of a ground seen from above, at most, for each pixel of the picture
+Reach = tuple[float, float]  # how far what lies on the ground reaches from the origin along x and z, mm
+
+_FAR_MM: dict[Background, float] = {"shelf": 230.0, "studio": 400.0}
+
+_SHEET_PIXELS = 1.5  # pixels of a ground seen from above, at most, for each pixel of the picture
 _SHADOW_PIXELS = 60_000  # pixels of the map of shadows, at most: they are soft
 
 
@@ -47,14 +51,17 @@ class Sheet:
         return (x - self.left) * self.scale, (z - self.back) * self.scale
 
 
-def visible_sheet(camera: Camera, *, far: float, scale: float) -> Sheet:
+def visible_sheet(camera: Camera, background: Background) -> Sheet:
     """Find the piece of ground that the picture shows.
 
     Args:
         camera: That looks.
-        far: Ground further than this behind the origin (mm) is left to the backdrop.
-        scale: Pixels per mm wanted; fewer where the sheet would grow too large.
+        background: How far its ground reaches behind the products; beyond, the backdrop is seen.
+    Returns:
+        The sheet, about as fine as the picture at its middle, or coarser where it would grow too large.
     """
+    far = _FAR_MM.get(background, 700.0)
+    scale = camera.focal / float(np.linalg.norm(camera.position))
     width, height = camera.size
     edge = np.linspace(0, 1, 9)
     x = np.concatenate([edge * width, edge * width, np.zeros(9), np.full(9, width)]).astype(np.float32)
@@ -66,44 +73,45 @@ def visible_sheet(camera: Camera, *, far: float, scale: float) -> Sheet:
     left, right = float(ground[0].min()), float(ground[0].max())
     back, front = max(-far, float(ground[2].min())), float(ground[2].max())
     area = (right - left) * (front - back)
-    return Sheet(left, back, right - left, front - back, min(scale, math.sqrt(_SHEET_PIXELS * width * height / area)))
+    return Sheet(
+        left, back, right - left, front - back, min(scale, math.sqrt(_SHEET_PIXELS * width * height / area))
+    )
 
 
 def _noise(random: np.random.Generator, sheet: Sheet, cell_x: float, cell_z: float) -> Floats:
     """Smooth noise of about unit strength, with cells of the given size in mm."""
     width, height = sheet.size
-    cells = (max(2, math.ceil(sheet.depth / cell_z) + 1), max(2, math.ceil(sheet.width / cell_x) + 1))
-    cells = (min(cells[0], height), min(cells[1], width))
-    rough = Image.fromarray(random.standard_normal(cells, dtype=np.float32))
-    return np.asarray(rough.resize((width, height), Image.Resampling.BILINEAR))
+    rows = min(height, max(2, math.ceil(sheet.depth / cell_z) + 1))
+    columns = min(width, max(2, math.ceil(sheet.width / cell_x) + 1))
+    rough = np.frombuffer(random.bytes(rows * columns), np.uint8).reshape(rows, columns)
+    smooth = Image.fromarray((rough.astype(np.float32) - 127.5) / 73.9)  # the deviation of uniform bytes
+    return np.asarray(smooth.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _coloured(colour: Sequence[float], light: Floats) -> NDArray[np.uint8]:
-    return np.clip(light[..., None] * np.asarray(colour, np.float32), 0, 255).astype(np.uint8)
+Paint = tuple[
+    Sequence[float], Floats
+]  # a colour of 0 to 255, and how bright it is at each place of the sheet
 
 
-def _studio(random: np.random.Generator, sheet: Sheet) -> NDArray[np.uint8]:
-    return np.full((sheet.size[1], sheet.size[0], 3), 247, np.uint8)
+def _studio(random: np.random.Generator, sheet: Sheet, reach: Reach) -> Paint:
+    return (247, 247, 247), np.ones((sheet.size[1], sheet.size[0]), np.float32)
 
 
-def _conveyor(random: np.random.Generator, sheet: Sheet) -> NDArray[np.uint8]:
-    grey = random.uniform(38, 62)
-    light = 1 + 0.07 * _noise(random, sheet, 2.0, 2.0) + 0.05 * _noise(random, sheet, 160, 6) + 0.05 * _noise(random, sheet, 220, 220)
-    belt = _coloured((grey, grey * 1.01, grey * 1.04), light)
-    half = random.uniform(210, 260)
-    middle = random.uniform(-30, 30)
-    off = np.abs(sheet.z() - middle)[:, 0] - half
-    steel = _coloured((178, 181, 184), 1 + 0.06 * _noise(random, sheet, 300, 1.5))
-    belt[(off > 0) & (off < 36)] = steel[(off > 0) & (off < 36)]
-    belt[(off > 0) & (off < 2.5)] = 20
-    counter = _coloured((118, 116, 112), 1 + 0.04 * _noise(random, sheet, 3, 3))
-    belt[off >= 36] = counter[off >= 36]
-    return belt
+def _conveyor(random: np.random.Generator, sheet: Sheet, reach: Reach) -> Paint:
+    coarse, lengthwise = _noise(random, sheet, 220, 220), _noise(random, sheet, 160, 6)
+    belt = random.uniform(0.21, 0.34) * (
+        1 + 0.06 * _noise(random, sheet, 2, 2) + 0.05 * (lengthwise + coarse)
+    )
+    half = max(random.uniform(210, 260), reach[1] + 50)
+    beyond = np.abs(sheet.z() - random.uniform(-30, 30)) - half  # mm past the belt's edge
+    steel, counter = 1 + 0.06 * _noise(random, sheet, 300, 1.5), 0.64 + 0.02 * _noise(random, sheet, 3, 3)
+    light = np.where(beyond < 0, belt, np.where(beyond < 2.5, 0.11, np.where(beyond < 36, steel, counter)))
+    return (178, 180, 184), light
 
 
-def _wood(random: np.random.Generator, sheet: Sheet) -> NDArray[np.uint8]:
+def _wood(random: np.random.Generator, sheet: Sheet, reach: Reach) -> Paint:
     tones = ((176, 128, 82), (205, 170, 124), (120, 80, 50), (150, 118, 88))
-    colour = np.asarray(tones[int(random.integers(len(tones)))], np.float32)
+    colour = tones[int(random.integers(len(tones)))]
     plank = random.uniform(70, 140)
     place = (sheet.z() + 5000) / plank
     number = np.floor(place).astype(np.intp)
@@ -111,40 +119,34 @@ def _wood(random: np.random.Generator, sheet: Sheet) -> NDArray[np.uint8]:
     bend = 7 * _noise(random, sheet, 260, 60)
     rings = np.sin((sheet.z() + bend + 40 * tint) * 0.55 + 2.2 * _noise(random, sheet, 190, 14))
     fibre = _noise(random, sheet, 60, 0.8)
-    light = tint * (1 + 0.06 * rings + 0.05 * fibre)
-    gap = (place - np.floor(place)) * plank
-    light = light * np.where(gap < 1.6, np.float32(0.45), np.float32(1))
-    return _coloured(colour, np.asarray(light, np.float32))
+    gap = np.where((place - number) * plank < 1.6, np.float32(0.45), np.float32(1))
+    return colour, gap * tint * (1 + 0.06 * rings + 0.05 * fibre)
 
 
-def _shelf(random: np.random.Generator, sheet: Sheet) -> NDArray[np.uint8]:
+def _shelf(random: np.random.Generator, sheet: Sheet, reach: Reach) -> Paint:
     grey = random.uniform(190, 232)
     light = 1 + 0.012 * _noise(random, sheet, 2, 2) + 0.02 * _noise(random, sheet, 300, 300)
-    return _coloured((grey, grey, grey * 0.985), np.asarray(light, np.float32))
+    return (grey, grey, grey * 0.985), light
 
 
-def _scale(random: np.random.Generator, sheet: Sheet) -> NDArray[np.uint8]:
-    streaks = 0.07 * _noise(random, sheet, 400, 0.9) + 0.05 * _noise(random, sheet, 240, 240)
-    plate = _coloured((186, 189, 193), np.asarray(1 + streaks, np.float32))
-    half_x, half_z = random.uniform(230, 300), random.uniform(190, 240)
-    out = np.maximum(np.abs(sheet.x()) - half_x, np.abs(sheet.z()) - half_z)
-    around = _coloured((70, 72, 76), 1 + 0.05 * _noise(random, sheet, 3, 3))
-    plate = np.where((out > 0)[..., None], around, plate)
-    plate[(out > 0) & (out < 5)] = 25
-    plate[(out > -4) & (out <= 0)] = 225
-    return plate
+def _scale(random: np.random.Generator, sheet: Sheet, reach: Reach) -> Paint:
+    plate = 1 + 0.07 * _noise(random, sheet, 400, 0.9) + 0.05 * _noise(random, sheet, 240, 240)
+    half_x, half_z = (max(random.uniform(190, 260), side + random.uniform(20, 60)) for side in reach)
+    beyond = np.maximum(np.abs(sheet.x()) - half_x, np.abs(sheet.z()) - half_z)  # mm past the plate's edge
+    around = 0.38 + 0.02 * _noise(random, sheet, 3, 3)
+    light = np.where(beyond < -4, plate, np.where(beyond < 0, 1.2, np.where(beyond < 5, 0.13, around)))
+    return (186, 189, 193), light
 
 
-def _cloth(random: np.random.Generator, sheet: Sheet) -> NDArray[np.uint8]:
-    colour = random.uniform(95, 215) + random.uniform(-38, 38, size=3)
+def _cloth(random: np.random.Generator, sheet: Sheet, reach: Reach) -> Paint:
+    colour = (random.uniform(95, 215) + random.uniform(-38, 38, size=3)).tolist()
     check = random.uniform(18, 46)
     weave = ((np.floor(sheet.x() / check) % 2) + (np.floor(sheet.z() / check) % 2)) * 0.5
-    strength = random.uniform(0.0, 0.4)
-    light = 1 - strength * weave + 0.05 * _noise(random, sheet, 1.5, 1.5) + 0.06 * _noise(random, sheet, 90, 120)
-    return _coloured(colour.tolist(), np.asarray(light, np.float32))
+    threads = 0.05 * _noise(random, sheet, 1.5, 1.5) + 0.06 * _noise(random, sheet, 90, 120)
+    return colour, 1 - random.uniform(0.0, 0.4) * weave + threads
 
 
-_GROUNDS: dict[Background, Callable[[np.random.Generator, Sheet], NDArray[np.uint8]]] = {
+_GROUNDS: dict[Background, Callable[[np.random.Generator, Sheet, Reach], Paint]] = {
     "studio": _studio,
     "conveyor": _conveyor,
     "wood": _wood,
@@ -152,11 +154,20 @@ _GROUNDS: dict[Background, Callable[[np.random.Generator, Sheet], NDArray[np.uin
     "scale": _scale,
     "cloth": _cloth,
 }
+_BRIGHTEST = 1.5  # light above this is cut off
 
 
-def draw_ground(background: Background, random: np.random.Generator, sheet: Sheet) -> Image.Image:
-    """Draw the bare ground from above, evenly lit."""
-    return Image.fromarray(np.ascontiguousarray(_GROUNDS[background](random, sheet)))
+def draw_ground(
+    background: Background, random: np.random.Generator, sheet: Sheet, hulls: Sequence[Floats]
+) -> Image.Image:
+    """Draw the bare ground from above, evenly lit; belt and plate are large enough for what lies there."""
+    spots = np.abs(np.concatenate([np.zeros((3, 1), np.float32), *hulls], axis=1))
+    reach = (float(spots[0].max()), float(spots[2].max()))
+    colour, light = _GROUNDS[background](random, sheet, reach)
+    grey = Image.fromarray(np.clip(light * (255 / _BRIGHTEST), 0, 255).astype(np.uint8))
+    ramp = np.arange(256) * (_BRIGHTEST / 255)
+    channels = [grey.point(np.clip(ramp * part, 0, 255).astype(int).tolist()) for part in colour]
+    return Image.merge("RGB", channels)
 
 
 def scatter_clutter(ground: Image.Image, sheet: Sheet, random: np.random.Generator, count: int) -> None:
@@ -175,14 +186,18 @@ def scatter_clutter(ground: Image.Image, sheet: Sheet, random: np.random.Generat
             pen.rectangle((0, 0, w, h), fill="#f4f3ee")
             for line in range(14):
                 y = h * (0.08 + line * 0.06)
-                pen.line((w * 0.1, y, w * random.uniform(0.35, 0.6), y), fill="#77746e", width=max(1, h // 80))
+                pen.line(
+                    (w * 0.1, y, w * random.uniform(0.35, 0.6), y), fill="#77746e", width=max(1, h // 80)
+                )
                 pen.line((w * 0.75, y, w * 0.9, y), fill="#77746e", width=max(1, h // 80))
         elif kind == 1:
             metal = ("#b87b45", "#d8b25a", "#c9ccd0")[int(random.integers(3))]
             pen.ellipse((0, 0, w - 1, h - 1), fill=metal, outline="#5e5140", width=max(1, w // 16))
             pen.ellipse((w * 0.22, h * 0.22, w * 0.78, h * 0.78), outline="#7d6a48", width=max(1, w // 24))
         else:
-            pen.rounded_rectangle((0, 0, w, h), radius=w // 8, fill=("#ffe14d", "#ffffff", "#ff9d3c")[int(random.integers(3))])
+            pen.rounded_rectangle(
+                (0, 0, w, h), radius=w // 8, fill=("#ffe14d", "#ffffff", "#ff9d3c")[int(random.integers(3))]
+            )
             pen.line((w * 0.15, h * 0.35, w * 0.85, h * 0.35), fill="#c22222", width=max(1, h // 6))
             pen.line((w * 0.15, h * 0.7, w * 0.6, h * 0.7), fill="#444444", width=max(1, h // 12))
         turned = drawn.rotate(random.uniform(0, 360), Image.Resampling.BILINEAR, expand=True).reduce(2)
@@ -205,10 +220,12 @@ def cast_shadows(ground: Image.Image, sheet: Sheet, hulls: Sequence[Floats], lig
     size = (max(2, round(sheet.size[0] / shrink)), max(2, round(sheet.size[1] / shrink)))
     scale = sheet.scale / shrink
     lean = light.key[[0, 2]] / max(0.25, float(light.key[1]))
-    share = float(np.mean(light.key_colour * light.key[1] / (light.key_colour * light.key[1] + light.ambient)))
+    share = float(
+        np.mean(light.key_colour * light.key[1] / (light.key_colour * light.key[1] + light.ambient))
+    )
     dark = Image.new("L", size, 255)
     tallest = max((float(hull[1].max()) for hull in hulls), default=0.0)
-    for part, strength in ((0.12, 0.34), (0.35, 0.3), (0.65, 0.3), (1.0, 0.35)):
+    for part, strength in ((0.15, 0.42), (0.5, 0.4), (1.0, 0.45)):
         layer = Image.new("L", size, 255)
         pen = ImageDraw.Draw(layer)
         for hull in hulls:
@@ -262,12 +279,16 @@ def paint_ground(frame: Image.Image, ground: Image.Image, sheet: Sheet, camera: 
         The picture without products.
     """
     to_ground = camera.ground_matrix()
-    to_sheet = np.array([[sheet.scale, 0, -sheet.left * sheet.scale], [0, sheet.scale, -sheet.back * sheet.scale], [0, 0, 1]])
+    to_sheet = np.array(
+        [[sheet.scale, 0, -sheet.left * sheet.scale], [0, sheet.scale, -sheet.back * sheet.scale], [0, 0, 1]]
+    )
     matrix = to_sheet @ to_ground
     matrix = (matrix / matrix[2, 2]).ravel()[:8]
     bare = ground.copy()
     bare.putalpha(255)
-    seen = bare.transform(frame.size, Image.Transform.PERSPECTIVE, tuple(matrix.tolist()), Image.Resampling.BILINEAR)
+    seen = bare.transform(
+        frame.size, Image.Transform.PERSPECTIVE, tuple(matrix.tolist()), Image.Resampling.BILINEAR
+    )
     mask = seen.getchannel("A")
     horizon = _below_horizon(camera)
     if horizon is not None:
