@@ -54,8 +54,8 @@ class SessionSettings:
 
     Attributes:
         threads: at most so many of the machine's cores compute for the session at once.
-        batch_sizes: the only batch sizes that are ever run, since a new one costs time. Larger batches are
-            split, the rest is padded to the next size.
+        batch_sizes: the only batch sizes that are ever run, since a new one costs time. Other numbers are split
+            into them; what is left below the smallest is padded to it.
         allow_cpu_fallback: whether a plain fp32 model may run on ONNX Runtime's own provider where OpenVINO
             is not to be had. It is logged.
     """
@@ -121,8 +121,9 @@ class OnnxSession:
         return dict(zip(self._output_names, joined, strict=True))
 
     def _batch_size_for(self, waiting: int) -> int:
-        """The smallest size that takes all that wait, or else the largest there is."""
-        return next((size for size in self._batch_sizes if size >= waiting), self._batch_sizes[-1])
+        """The largest size that is full, or else the smallest: a padded batch costs as much as a full one."""
+        full = [size for size in self._batch_sizes if size <= waiting]
+        return full[-1] if full else self._batch_sizes[0]
 
     def _warm_up(self, card: ModelCard) -> None:
         shape = (3, card.input.height, card.input.width)

@@ -18,6 +18,7 @@ from recognition.errors import ImageRefused
 from recognition.images import (
     DecodedImage,
     ImageLimits,
+    check_header,
     decode,
     encode_jpeg,
     model_input,
@@ -251,6 +252,26 @@ class TestRefusals:
         frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, BLUE)]
         data = encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=100)
         assert refusal(data).code == "animated"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        png(30_000, 30_000, b"\0"),
+        encoded(Image.new("RGB", (1, 1)), "PNG"),
+        encoded(quarters(), "GIF"),
+    ],
+)
+def test_the_header_alone_says_what_decoding_would_say(data: bytes) -> None:
+    with pytest.raises(ImageRefused) as refused:
+        check_header(data)
+    assert refused.value.code == refusal(data).code
+
+
+def test_a_good_header_tells_the_format() -> None:
+    assert check_header(encoded(quarters(), "WEBP")) == "WEBP"
 
 
 class TestBombs:
