@@ -7,7 +7,7 @@ the supervisor.
 import json
 import os
 import secrets
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -43,23 +43,40 @@ class EngineStatus:
     data_bytes: int  # disk used by its folder
 
 
+def missing(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The engines that the environment names no server for, neither by URL nor by a file that holds the URL.
+
+    Args:
+        environ: may hold DATABASE_URL or DATABASE_URL_FILE, and so on. An empty value counts as missing.
+    Returns:
+        Names out of ENGINES.
+    """
+    return [
+        name
+        for name, engine in ENGINES.items()
+        if not environ.get(engine.variable) and not environ.get(engine.variable + "_FILE")
+    ]
+
+
 def provide(data_dir: Path, environ: MutableMapping[str, str] = os.environ) -> EngineUrls:
     """Set each of DATABASE_URL, BROKER_URL and MILVUS_URI that is missing, to an embedded engine that is up.
 
     Args:
         data_dir: folder of the engines' data; made if missing.
-        environ: read and completed. An empty value counts as missing.
+        environ: read and completed.
+    Returns:
+        The three, whoever named them.
     Raises:
         EngineFailed: an engine could not be started.
     """
-    missing = [name for name, engine in ENGINES.items() if not environ.get(engine.variable)]
-    if missing:
-        up(data_dir, missing)
+    names = missing(environ)
+    if names:
+        up(data_dir, names)
         addresses = _read_addresses(data_dir)
-        for name in missing:
+        for name in names:
             engine = ENGINES[name](data_dir.resolve(), addresses[name])
             environ[engine.variable] = engine.url
-    return EngineUrls(*(environ[engine.variable] for engine in (Postgres, Valkey, Milvus)))
+    return EngineUrls(*(_named(engine.variable, environ) for engine in (Postgres, Valkey, Milvus)))
 
 
 def up(data_dir: Path, only: Collection[str] = tuple(ENGINES)) -> None:
@@ -125,6 +142,11 @@ def ensure(data_dir: Path) -> list[str]:
         fallen = [engine.name for engine in _known(data_dir) if engine.wanted() and not engine.is_up()]
         list(pool.map(Engine.start, _addressed(data_dir, fallen)))
     return fallen
+
+
+def _named(variable: str, environ: Mapping[str, str]) -> str:
+    file = environ.get(variable + "_FILE")
+    return Path(file).read_text().strip() if file else environ[variable]
 
 
 def _lock(data_dir: Path) -> AbstractContextManager[None]:

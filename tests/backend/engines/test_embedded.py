@@ -62,6 +62,20 @@ def test_provide_sets_only_what_is_missing(data_dir: Path) -> None:
     assert found.database.startswith("postgresql://checklane:")
 
 
+def test_server_named_in_a_file_is_not_missing(tmp_path: Path) -> None:
+    environ = dict(NO_MILVUS)
+    for variable, url in (
+        ("DATABASE_URL", "postgresql://db.example/checklane"),
+        ("BROKER_URL", "redis://b.example/0"),
+    ):
+        (tmp_path / variable).write_text(url + "\n")
+        environ[variable + "_FILE"] = str(tmp_path / variable)
+    assert embedded.missing(environ) == []
+    found = embedded.provide(tmp_path / "unused", environ)
+    assert (found.database, found.broker) == ("postgresql://db.example/checklane", "redis://b.example/0")
+    assert not (tmp_path / "unused").exists()
+
+
 def test_provide_is_fast_when_all_are_up(data_dir: Path) -> None:
     durations = []
     for _ in range(5):

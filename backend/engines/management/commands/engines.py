@@ -1,6 +1,5 @@
 """The embedded engines from the shell."""
 
-import os
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,7 +28,7 @@ class Command(BaseCommand):
         console = Console()
         try:
             if options["action"] == "up":
-                embedded.up(settings.DATA_DIR, _embedded_names())
+                embedded.up(settings.DATA_DIR, embedded.missing())
             elif options["action"] == "down":
                 embedded.down(settings.DATA_DIR)
             _show(console)
@@ -37,15 +36,11 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
 
-def _embedded_names() -> list[str]:
-    return [name for name, engine in embedded.ENGINES.items() if not os.environ.get(engine.variable)]
-
-
 def _show(console: Console) -> None:
     table = Table(title=f"Embedded engines in {settings.DATA_DIR}")
     for column in ("engine", "version", "state", "pid", "address", "data"):
         table.add_column(column)
-    names = _embedded_names()
+    names = embedded.missing()
     milvus_up = False
     for status in embedded.status(settings.DATA_DIR):
         state = "[green]up[/green]" if status.up else "starting" if status.pid else "[red]down[/red]"
