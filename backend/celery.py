@@ -5,10 +5,12 @@ from typing import Any
 
 from celery import Celery, signals
 from django.conf import settings
+from django_structlog.celery.steps import DjangoStructLogInitStep
 
 app = Celery("checklane")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+app.steps["worker"].add(DjangoStructLogInitStep)  # the request id of the web goes on in the worker's logs
 
 
 @signals.setup_logging.connect

@@ -125,6 +125,7 @@ APPEND_SLASH = False
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 
 INSTALLED_APPS = [
     "backend.evaluation",
@@ -239,6 +240,7 @@ CELERY_BEAT_SCHEDULE = {
     "take up stalled jobs": {"task": "jobs.sweep", "schedule": 60.0},
 }
 DJANGO_STRUCTLOG_CELERY_ENABLED = True
+DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True  # X-Request-ID of the till or the proxy
 
 # --- logs -------------------------------------------------------------------------------------------------
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")

@@ -3,10 +3,8 @@
 import json
 import os
 import secrets
-import signal
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +59,11 @@ class Command(BaseCommand):
         _see_to_catalogue(console)
         address = f"127.0.0.1:{_free_port(8000)}"
         _save_secrets(known | {"url": f"http://{address}"})
-        supervisor = Supervisor(_children(address), data_dir=settings.DATA_DIR)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        supervisor = Supervisor(_children(address), data_dir=settings.DATA_DIR, report=console.print)
         with supervisor.running():
-            _wait_ready(console, address)
+            with console.status("starting web and workers ..."):
+                if not supervisor.watch(lambda: _is_ready(address), timeout_seconds=READY_WITHIN_SECONDS):
+                    raise CommandError(f"not ready after {READY_WITHIN_SECONDS} s; see {settings.DATA_DIR}/logs")
             photo = _pick_photo()
             answer = _recognise(address, known["key"], photo)
             _show(console, answer, photo)
@@ -186,28 +185,17 @@ def _children(address: str) -> list[Child]:
     ]
 
 
-def _wait_ready(console: Console, address: str) -> None:
-    deadline = time.monotonic() + READY_WITHIN_SECONDS
-    with console.status("starting web and workers ..."):
-        while True:
-            try:
-                found = requests.get(f"http://{address}/readyz", timeout=5)
-                if found.ok:
-                    return
-                state = found.text
-            except requests.RequestException as error:
-                state = str(error)
-            if time.monotonic() > deadline:
-                raise CommandError(
-                    f"not ready after {READY_WITHIN_SECONDS} s: {state}; see {settings.DATA_DIR}/logs"
-                )
-            time.sleep(0.3)
+def _is_ready(address: str) -> bool:
+    try:
+        return requests.get(f"http://{address}/readyz", timeout=5).ok
+    except requests.RequestException:
+        return False
 
 
 def _pick_photo() -> Path:
-    """A scene where a detector is installed, else a picture of one product."""
-    pattern = "scene*.jpg" if get_active_detector() else "query*/*.jpg"
-    return min((CATALOGUE / "images").rglob(pattern.split("/")[-1]))
+    """A scene of several products where a detector is installed, else a picture of one."""
+    folder = "scenes" if get_active_detector() else "query"
+    return min((CATALOGUE / "images" / folder).glob("*.jpg"))
 
 
 def _recognise(address: str, key: str, photo: Path) -> dict[str, Any]:
@@ -225,9 +213,9 @@ def _recognise(address: str, key: str, photo: Path) -> dict[str, Any]:
 
 
 def _show(console: Console, answer: dict[str, Any], photo: Path) -> None:
-    table = Table(title=f"Recognised in {photo.relative_to(BASE_DIR)}")
+    table = Table(title=f"Recognised in {photo.relative_to(BASE_DIR)}", title_justify="left")
     for column in ("item", "product", "result", "similarity", "box", "price"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column != "product")
     for item in answer["items"]:
         product = item["product"] or {}
         table.add_row(
