@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from demo_catalogue.arrangement import Placed
 from demo_catalogue.camera import Camera
-from demo_catalogue.geometry import Floats, Hits
+from demo_catalogue.geometry import Floats, Hits, convex_outline
 from demo_catalogue.lighting import Light, crumpled, shade
 
 _SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125))  # a turned square grid
@@ -29,65 +30,71 @@ def draw_packages(
     depth = np.full((height, width), np.inf, np.float32)
     owners = np.full((height, width), -1, np.int16)
     alone = np.zeros(n_items, np.int64)
-    for one in sorted(
-        placed, key=lambda other: -float(np.linalg.norm(other.hull.mean(axis=1) - camera.position))
-    ):
-        spots = camera.project(one.hull)
-        x1, y1 = (max(0, math.floor(float(value)) - 1) for value in spots.min(axis=1))
-        x2 = min(width, math.ceil(float(spots[0].max())) + 1)
-        y2 = min(height, math.ceil(float(spots[1].max())) + 1)
-        if x1 >= x2 or y1 >= y2:
+
+    def nearness(one: Placed) -> float:
+        return -float(np.linalg.norm(one.hull.mean(axis=1) - camera.position))
+
+    for one in sorted(placed, key=nearness):
+        rows, columns = _outlined_pixels(one, camera)
+        if not rows.size:
             continue
-        xs, ys = np.meshgrid(
-            np.arange(x1, x2, dtype=np.float32) + 0.5, np.arange(y1, y2, dtype=np.float32) + 0.5
-        )
-        shape = xs.shape
-        seen = _look_at(one, camera, light, xs.ravel(), ys.ravel())
-        colour, distance, face = (
-            seen.colour.reshape(*shape, 3),
-            seen.distance.reshape(shape),
-            seen.face.reshape(shape),
-        )
-        opacity = seen.opacity.reshape(shape)
-        coverage = np.isfinite(distance).astype(np.float32)
-        rough = _edges(face)
-        if rough.any():
-            row, column = np.nonzero(rough)
-            total = np.zeros((row.size, 3), np.float32)
-            count = np.zeros(row.size, np.float32)
-            nearest = distance[row, column]
-            for dx, dy in _SUBPIXELS:
-                fine = _look_at(
-                    one, camera, light, xs[row, column] + np.float32(dx), ys[row, column] + np.float32(dy)
-                )
-                hit = np.isfinite(fine.distance)
-                total[hit] += fine.colour[hit]
-                count += hit
-                nearest = np.minimum(nearest, fine.distance)
-            colour[row, column] = total / np.maximum(count, 1)[:, None]
-            opacity[row, column] = 1
-            coverage[row, column] = count / len(_SUBPIXELS)
-            distance[row, column] = nearest
-        window = (slice(y1, y2), slice(x1, x2))
+        seen = _look_at(one, camera, light, columns + 0.5, rows + 0.5)
+        coverage = _smooth_edges(seen, one, camera, light, rows, columns)
         if one.item >= 0:
             alone[one.item] = int(np.count_nonzero(coverage >= 0.5))
-        coverage = np.where(distance < depth[window], coverage, np.float32(0))
-        picture[window] += (coverage * opacity)[..., None] * (colour - picture[window])
+        coverage = np.where(seen.distance < depth[rows, columns], coverage, np.float32(0))
+        behind = picture[rows, columns]
+        picture[rows, columns] = behind + (coverage * seen.opacity)[:, None] * (seen.colour - behind)
         solid = coverage >= 0.5
-        depth[window] = np.where(solid, distance, depth[window])
-        owners[window] = np.where(solid, np.int16(one.item), owners[window])
+        depth[rows[solid], columns[solid]] = seen.distance[solid]
+        owners[rows[solid], columns[solid]] = one.item
     return owners, alone
 
 
-def _edges(face: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """Pixels that see another face than one of their neighbours does."""
+def _outlined_pixels(one: Placed, camera: Camera) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the pixels that may see a package: within its hull's outline, or just beside it."""
+    x, y = camera.project(one.hull)
+    left, top = max(0, math.floor(x.min()) - 2), max(0, math.floor(y.min()) - 2)
+    right, bottom = min(camera.size[0], math.ceil(x.max()) + 2), min(camera.size[1], math.ceil(y.max()) + 2)
+    if left >= right or top >= bottom:
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    outline = Image.new("L", (right - left, bottom - top))
+    pen = ImageDraw.Draw(outline)
+    corners = convex_outline(x - left, y - top)
+    pen.polygon(corners, fill=255)
+    pen.line([*corners, corners[0], corners[1]], fill=255, width=4, joint="curve")
+    rows, columns = np.nonzero(np.asarray(outline))
+    return rows + top, columns + left
+
+
+def _smooth_edges(
+    seen: _Seen, one: Placed, camera: Camera, light: Light, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> Floats:
+    """Look four times, in place, at each pixel whose neighbour sees another face; tell the share (n,) that is hit."""
+    row, column = rows - rows.min(), columns - columns.min()
+    face = np.full((row.max() + 1, column.max() + 1), -1, np.int16)
+    face[row, column] = seen.face
     rough = np.zeros(face.shape, bool)
     across, down = face[:, 1:] != face[:, :-1], face[1:] != face[:-1]
     rough[:, 1:] |= across
     rough[:, :-1] |= across
     rough[1:] |= down
     rough[:-1] |= down
-    return rough
+    coverage = np.isfinite(seen.distance).astype(np.float32)
+    edge = np.flatnonzero(rough[row, column])
+    colour, hits = np.zeros((edge.size, 3), np.float32), np.zeros(edge.size, np.float32)
+    nearest = seen.distance[edge]
+    for dx, dy in _SUBPIXELS:
+        fine = _look_at(one, camera, light, columns[edge] + 0.5 + dx, rows[edge] + 0.5 + dy)
+        hit = np.isfinite(fine.distance)
+        colour[hit] += fine.colour[hit]
+        hits += hit
+        nearest = np.minimum(nearest, fine.distance)
+    seen.colour[edge] = colour / np.maximum(hits, 1)[:, None]
+    seen.opacity[edge] = 1
+    seen.distance[edge] = nearest
+    coverage[edge] = hits / len(_SUBPIXELS)
+    return coverage
 
 
 @dataclass(frozen=True)

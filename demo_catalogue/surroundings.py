@@ -308,6 +308,6 @@ def _below_horizon(camera: Camera) -> Image.Image | None:
     across = (np.arange(width, dtype=np.float32) + 0.5 - camera.centre[0]) / camera.focal
     down = (np.arange(height, dtype=np.float32) + 0.5 - camera.centre[1]) / camera.focal
     rise = (forward + right * across)[None, :] - (up * down)[:, None]
-    if np.all(rise < 0):
+    if max(rise[0, 0], rise[0, -1], rise[-1, 0], rise[-1, -1]) < 0:
         return None
     return Image.fromarray(np.where(rise < 0, 255, 0).astype(np.uint8))
