@@ -24,7 +24,7 @@ MENU: list[tuple[str, list[tuple[str, str, str, str]]]] = [
         [
             ("Products", "inventory_2", "catalogue_product_changelist", "catalogue.view_product"),
             (
-                "Pictures",
+                "Reference images",
                 "photo_library",
                 "catalogue_referenceimage_changelist",
                 "catalogue.view_referenceimage",
@@ -74,9 +74,7 @@ MENU: list[tuple[str, list[tuple[str, str, str, str]]]] = [
 
 def get_navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """The sidebar, as UNFOLD's SIDEBAR.navigation wants it."""
-    links = {
-        address: reverse(f"admin:{address}") for _, entries in MENU for _, _, address, _ in entries
-    }
+    links = {address: reverse(f"admin:{address}") for _, entries in MENU for _, _, address, _ in entries}
     # A page belongs to the entry whose address is the longest start of its own.
     current = max((link for link in links.values() if request.path.startswith(link)), key=len, default="")
     groups = []
@@ -89,7 +87,7 @@ def get_navigation(request: HttpRequest) -> list[dict[str, Any]]:
                 "active": links[address] == current,
             }
             for entry, icon, address, permission in entries
-            if not permission or request.user.has_perm(permission)  # type: ignore[union-attr]
+            if not permission or request.user.has_perm(permission)
         ]
         if items:
             groups.append({"title": title, "separator": bool(title), "items": items})

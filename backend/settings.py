@@ -288,6 +288,9 @@ UNFOLD = {
     "SITE_TITLE": "Checklane",
     "SITE_HEADER": "Checklane",
     "SITE_SYMBOL": "shopping_basket",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("common/icon.svg")}
+    ],
     "SITE_URL": None,
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,

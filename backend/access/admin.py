@@ -88,6 +88,7 @@ class DeviceAdmin(AuditedAdmin):
             **self.admin_site.each_context(request),
             "title": f"Renew the key of {device}",
             "opts": self.opts,
+            "original": device,
             "device": device,
         }
         return TemplateResponse(request, "access/renew_key.html", context)
@@ -98,6 +99,7 @@ class DeviceAdmin(AuditedAdmin):
             **self.admin_site.each_context(request),
             "title": f"Key of {device}",
             "opts": self.opts,
+            "original": device,
             "device": device,
             "key": key,
             "address": request.build_absolute_uri("/api/v1/recognitions"),
@@ -147,7 +149,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
         return super().get_queryset(request).prefetch_related("groups")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
-        superuser = request.user.is_superuser  # type: ignore[union-attr]
+        superuser = request.user.is_superuser
         return self.readonly_fields if superuser else [*self.readonly_fields, "is_superuser"]
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
@@ -158,7 +160,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
 
 
 def _may_touch(request: HttpRequest, user: Model | None) -> bool:
-    return request.user.is_superuser or not getattr(user, "is_superuser", False)  # type: ignore[union-attr]
+    return request.user.is_superuser or not getattr(user, "is_superuser", False)
 
 
 @admin.register(Group)

@@ -13,8 +13,8 @@ from typing import Any
 from django.conf import settings
 from django.contrib import admin, messages
 from django.core.files.uploadedfile import UploadedFile
-from django.db.models import Count, Min, Model, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.db.models import Count, Min, QuerySet
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
@@ -33,7 +33,7 @@ from unfold.views import ChangeList
 from backend.catalogue import services
 from backend.catalogue.forms import ImportForm, ProductForm, ProductSetForm, ReferenceImageForm
 from backend.catalogue.imports import IMPORT_KIND
-from backend.catalogue.models import BoxSource, Product, ProductSet, ProductState, ReferenceImage
+from backend.catalogue.models import BoxSource, Product, ProductSet, ProductState, ReferenceImage, SoldBy
 from backend.catalogue.selectors import list_reference_images
 from backend.common.admin import AuditedAdmin, check_permission, label, private_file
 from backend.common.problems import problem_of
@@ -110,7 +110,7 @@ class ProductChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        self.result_list = list(self.result_list)
+        self.result_list: list[Product] = list(self.result_list)
         self.model_admin.describe_products(self.result_list)
 
 
@@ -132,6 +132,7 @@ class ProductAdmin(AuditedAdmin):
     actions = ["retire", "activate"]
     actions_list = ["start_import"]
     change_form_outer_after_template = "catalogue/product_pictures.html"
+    compressed_fields = False
     fieldsets = [
         ("Product", {"fields": [("sku", "gtin"), "name", ("brand", "category"), "description"]}),
         ("Price", {"fields": [("price", "currency", "sold_by")]}),
@@ -169,11 +170,13 @@ class ProductAdmin(AuditedAdmin):
         return [product.name, product.brand, product.name[:2], picture]
 
     @display(description="Price", ordering="price")
-    def shown_price(self, product: Product) -> str:
+    def shown_price(self, product: Product) -> SafeString | str:
         if product.price is None:
             return "-"
-        by_weight = " by weight" if product.sold_by == "weight" else ""
-        return f"{product.price} {product.currency}{by_weight}"
+        by_weight = " by weight" if product.sold_by == SoldBy.WEIGHT else ""
+        return format_html(
+            '<span class="ck-together">{} {}{}</span>', product.price, product.currency, by_weight
+        )
 
     @display(description="Pictures")
     def n_pictures(self, product: Any) -> SafeString | int:
@@ -249,8 +252,8 @@ class ProductAdmin(AuditedAdmin):
             "product": product,
             "pictures": pictures,
             "n_waiting": sum(picture.state == "pending" for picture in pictures),
-            "may_add_pictures": request.user.has_perm("catalogue.add_referenceimage"),  # type: ignore[union-attr]
-            "may_delete_pictures": request.user.has_perm("catalogue.delete_referenceimage"),  # type: ignore[union-attr]
+            "may_add_pictures": request.user.has_perm("catalogue.add_referenceimage"),
+            "may_delete_pictures": request.user.has_perm("catalogue.delete_referenceimage"),
         }
 
     def pictures_view(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -299,9 +302,7 @@ class ProductAdmin(AuditedAdmin):
             **self.admin_site.each_context(request),
             "title": "Import products and pictures",
             "form": form,
-            "opts": self.opts,
-            "max_bytes": settings.IMPORT_MAX_BYTES,
-            "media": form.media,
+            "max_megabytes": settings.IMPORT_MAX_BYTES // 1_000_000,
         }
         return TemplateResponse(request, "catalogue/import.html", context)
 
@@ -357,7 +358,7 @@ class ReferenceImageAdmin(ModelAdmin):
             {"fields": [("shown_product", "size"), ("box_source", "box_detector"), ("shown_findings", "created_at")]},
         ),
     ]  # fmt: skip
-    change_form_show_cancel_button = True
+    compressed_fields = False
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -372,12 +373,12 @@ class ReferenceImageAdmin(ModelAdmin):
             *super().get_urls(),
         ]
 
-    def picture_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def picture_view(self, request: HttpRequest, pk: int) -> FileResponse:
         check_permission(request, "catalogue.view_referenceimage")
         image = get_object_or_404(ReferenceImage, pk=pk)
         return private_file(image.image, "image/jpeg", kept=PICTURE_KEPT)
 
-    def thumbnail_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def thumbnail_view(self, request: HttpRequest, pk: int) -> FileResponse:
         check_permission(request, "catalogue.view_referenceimage")
         image = get_object_or_404(ReferenceImage, pk=pk)
         return private_file(image.thumbnail, "image/jpeg", kept=PICTURE_KEPT)

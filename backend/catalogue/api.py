@@ -1,7 +1,7 @@
 """`/api/v1`: products, their reference images, product sets, catalogue imports."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 import django_filters
 from django.conf import settings
@@ -19,6 +19,7 @@ from backend.catalogue import services
 from backend.catalogue.imports import IMPORT_KIND
 from backend.catalogue.models import BoxSource, Product, ProductSet, ReferenceImage
 from backend.catalogue.selectors import list_products, list_reference_images
+from backend.common.caller import get_caller
 from backend.common.problems import Problem, not_found
 from backend.jobs.api import JobSerializer
 from backend.jobs.services import start_job
@@ -34,7 +35,7 @@ class ProductSerializer(serializers.ModelSerializer):
             "state", "created_at", "updated_at",
         ]  # fmt: skip
         # The SKU's uniqueness is the service's to check, with everything else that a model knows.
-        extra_kwargs = {"sku": {"validators": []}}
+        extra_kwargs: ClassVar[dict[str, Any]] = {"sku": {"validators": []}}
 
     def validate_attributes(self, attributes: Any) -> Any:
         if not isinstance(attributes, dict):
@@ -82,7 +83,7 @@ class ProductSetSerializer(serializers.ModelSerializer):
     class Meta:
         model = ProductSet
         fields = ["slug", "name", "n_products", "created_at"]
-        extra_kwargs = {"slug": {"validators": []}}
+        extra_kwargs: ClassVar[dict[str, Any]] = {"slug": {"validators": []}}
 
 
 class MembersSerializer(serializers.Serializer):
@@ -100,7 +101,7 @@ class NewImportSerializer(serializers.Serializer):
 
 def get_product(request: Request, sku: str) -> Product:
     """The product, if this device may see it."""
-    product = list_products(product_set_id=request.auth.product_set_id).filter(sku=sku).first()
+    product = list_products(product_set_id=get_caller(request).product_set_id).filter(sku=sku).first()
     if product is None:
         raise not_found("product", sku)
     return product
@@ -116,8 +117,8 @@ def get_reference_image(request: Request, sku: str, image_id: int) -> ReferenceI
 def get_product_set(request: Request, slug: str) -> ProductSet:
     """The product set, if this device may see it."""
     product_sets = ProductSet.objects.filter(slug=slug)
-    if request.auth.product_set_id is not None:
-        product_sets = product_sets.filter(pk=request.auth.product_set_id)
+    if get_caller(request).product_set_id is not None:
+        product_sets = product_sets.filter(pk=get_caller(request).product_set_id)
     product_set = product_sets.first()
     if product_set is None:
         raise not_found("product set", slug)
@@ -125,7 +126,7 @@ def get_product_set(request: Request, slug: str) -> ProductSet:
 
 
 def _refuse_bound_device(request: Request) -> None:
-    if request.auth.product_set_id is not None:
+    if get_caller(request).product_set_id is not None:
         raise Problem(
             HTTPStatus.FORBIDDEN, "bound-device", "this key is bound to one product set and cannot do this"
         )
@@ -151,7 +152,7 @@ class ProductsView(GenericAPIView):
     def get_queryset(self) -> Any:
         if getattr(self, "swagger_fake_view", False):
             return self.queryset
-        return list_products(product_set_id=self.request.auth.product_set_id)
+        return list_products(product_set_id=get_caller(self.request).product_set_id)
 
     @extend_schema(operation_id="list_products", responses=ProductSerializer(many=True))
     def get(self, request: Request) -> Response:
@@ -268,8 +269,8 @@ class ProductSetsView(GenericAPIView):
     @extend_schema(operation_id="list_product_sets", responses=ProductSetSerializer(many=True))
     def get(self, request: Request) -> Response:
         product_sets = ProductSet.objects.all()
-        if request.auth.product_set_id is not None:
-            product_sets = product_sets.filter(pk=request.auth.product_set_id)
+        if get_caller(request).product_set_id is not None:
+            product_sets = product_sets.filter(pk=get_caller(request).product_set_id)
         return self.get_paginated_response(
             self.get_serializer(self.paginate_queryset(product_sets), many=True).data
         )
@@ -299,6 +300,8 @@ class ProductSetView(APIView):
     )
     def patch(self, request: Request, slug: str) -> Response:
         product_set = get_product_set(request, slug)
+        if not isinstance(request.data, dict):
+            raise Problem(HTTPStatus.BAD_REQUEST, "invalid", "an object with the new name is wanted")
         given = ProductSetSerializer(product_set, data={"name": request.data.get("name")}, partial=True)
         given.is_valid(raise_exception=True)
         given.save()
@@ -359,5 +362,7 @@ class CatalogueImportsView(APIView):
                 "import-too-many-bytes",
                 f"the zip has {file.size:,} bytes, at most {settings.IMPORT_MAX_BYTES:,} are taken; split it",
             )
-        job = start_job(kind=IMPORT_KIND, file=file, asked_by=request.auth.name, device_id=request.auth.pk)
+        job = start_job(
+            kind=IMPORT_KIND, file=file, asked_by=get_caller(request).name, device_id=get_caller(request).pk
+        )
         return Response(JobSerializer(job).data, status=HTTPStatus.ACCEPTED)

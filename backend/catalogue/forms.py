@@ -58,6 +58,10 @@ class ProductForm(forms.ModelForm):
             "sku", "gtin", "name", "brand", "category", "description", "price", "currency", "sold_by", "attributes",
             "state",
         ]  # fmt: skip
+        widgets = {
+            "description": UnfoldAdminTextareaWidget({"rows": 3}),
+            "attributes": UnfoldAdminTextareaWidget({"rows": 2}),
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

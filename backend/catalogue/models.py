@@ -171,7 +171,7 @@ class ReferenceImage(TimestampedModel):
         ]
 
     def __str__(self) -> str:
-        return f"picture {self.pk} of {self.product_id}"
+        return f"picture {self.pk} of product {self.product_id}"
 
     def clean(self) -> None:
         if self.box is not None:

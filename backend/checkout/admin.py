@@ -1,4 +1,4 @@
-"""Recognising a photo in the admin, and looking at recognitions: the photo with its boxes, and what was said of them."""
+"""Recognising a photo, and looking at recognitions: the photo with its boxes, and what was said of them."""
 
 from datetime import timedelta
 from threading import Lock
@@ -8,7 +8,7 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import Exists, OuterRef, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
@@ -63,9 +63,7 @@ class ResultFilter(DropdownFilter):
             ("corrected", "Corrected"),
         ]
 
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[Recognition]
-    ) -> QuerySet[Recognition]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Recognition]) -> QuerySet[Recognition]:
         if self.value() == "corrected":
             return queryset.filter(Exists(Correction.objects.filter(recognition=OuterRef("pk"))))
         if self.value() in list(Result):
@@ -142,9 +140,8 @@ class RecognitionAdmin(ReadOnlyAdmin):
         context = {
             **self.admin_site.each_context(request),
             "title": "Recognise",
-            "opts": self.opts,
             "product_sets": ProductSet.objects.all(),
-            "max_bytes": settings.IMAGE_MAX_BYTES,
+            "max_megabytes": settings.IMAGE_MAX_BYTES // 1_000_000,
             **_readiness(),
         }
         return TemplateResponse(request, "checkout/recognise.html", context)
@@ -167,8 +164,9 @@ class RecognitionAdmin(ReadOnlyAdmin):
             if problem is None:
                 raise
             return problem_response(problem)
-        recognition = Recognition.objects.select_related("threshold_set").get(pk=recognition.pk)
+        assert recognition.answer is not None  # it is done
         metrics.observe_answer(recognition.answer)
+        recognition = Recognition.objects.select_related("threshold_set").get(pk=recognition.pk)
         context = self._result_context(request, show_recognition(recognition))
         return JsonResponse(
             {
@@ -191,8 +189,9 @@ class RecognitionAdmin(ReadOnlyAdmin):
             raise Http404(f"there is no recognition {object_id}")
         context = {
             **self.admin_site.each_context(request),
-            "title": f"Recognition of {recognition.created_at:%d %B %Y, %H:%M}",
+            "title": "Recognition",
             "opts": self.opts,
+            "original": recognition,
             "recognition": recognition,
             "state": self.shown_state(recognition),
         }
@@ -204,13 +203,13 @@ class RecognitionAdmin(ReadOnlyAdmin):
         return {
             "shown": shown,
             "days": settings.QUERY_IMAGE_DAYS,
-            "may_correct": request.user.has_perm("checkout.add_correction"),  # type: ignore[union-attr]
-            "may_see_pictures": request.user.has_perm("catalogue.view_referenceimage"),  # type: ignore[union-attr]
+            "may_correct": request.user.has_perm("checkout.add_correction"),
+            "may_see_pictures": request.user.has_perm("catalogue.view_referenceimage"),
             "no_product": NO_PRODUCT,
             "other_product": OTHER_PRODUCT,
         }
 
-    def photo_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+    def photo_view(self, request: HttpRequest, pk: UUID) -> FileResponse:
         check_permission(request, "checkout.view_recognition")
         recognition = get_object_or_404(Recognition, pk=pk)
         return private_file(
@@ -282,9 +281,7 @@ def summarise_items(recognition: Recognition) -> SafeString | str:
     """How many items of which result, as coloured words."""
     items = (recognition.answer or {}).get("items", [])
     counts = {result: sum(item["result"] == result for item in items) for result in Result}
-    words = [
-        label(f"{n} {RESULT_WORDS[result]}", RESULT_LABELS[result]) for result, n in counts.items() if n
-    ]
+    words = [label(f"{n} {RESULT_WORDS[result]}", RESULT_LABELS[result]) for result, n in counts.items() if n]
     return SafeString(" ".join(words)) if words else "-"
 
 

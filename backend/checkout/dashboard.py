@@ -10,7 +10,6 @@ from django.db.models import Count
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
-from recognition.ranking import Result
 
 from backend.catalogue.models import Product, ProductState, ReferenceImage
 from backend.checkout.admin import summarise_items
@@ -25,6 +24,7 @@ from backend.gallery.selectors import (
     get_threshold_set,
 )
 from backend.jobs.models import Job, JobState
+from recognition.ranking import Result
 
 LATELY = timedelta(days=7)
 N_LATEST = 8
@@ -55,10 +55,10 @@ def fill_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, A
     ledger = {} if generation is None else count_ledger(generation)
     figures: list[Figure] = []
     attention: list[Attention] = []
-    if user.has_perm("catalogue.view_product"):  # type: ignore[union-attr]
+    if user.has_perm("catalogue.view_product"):
         figures += _catalogue_figures(ledger)
         attention += _catalogue_attention(ledger)
-    if user.has_perm("checkout.view_recognition"):  # type: ignore[union-attr]
+    if user.has_perm("checkout.view_recognition"):
         figures += _checkout_figures()
         latest = Recognition.objects.order_by("-created_at")[:N_LATEST]
         context["latest"] = [(recognition, summarise_items(recognition)) for recognition in latest]
@@ -150,9 +150,7 @@ def _catalogue_attention(ledger: dict[str, int]) -> Iterator[Attention]:
         yield Attention(
             f"{n_poor:,} pictures are of poor quality.", f"{pictures}?finding=any", "Look at them"
         )
-    failed_jobs = Job.objects.filter(
-        state=JobState.FAILED, created_at__gte=timezone.now() - LATELY
-    ).count()
+    failed_jobs = Job.objects.filter(state=JobState.FAILED, created_at__gte=timezone.now() - LATELY).count()
     if failed_jobs:
         yield Attention(
             f"{failed_jobs} imports or jobs failed in the last 7 days.",

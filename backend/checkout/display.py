@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recognition.ranking import Result
-
 from backend.catalogue.models import ReferenceImage
 from backend.checkout.models import Correction, Recognition
 from backend.gallery.models import ThresholdSet
+from recognition.ranking import Result
 
 RESULT_WORDS = {
     Result.RECOGNISED: "recognised",
@@ -22,6 +21,9 @@ BASKET_REASONS = {
     "no-price": "a product has no price",
     "other-currency": "a price is in another currency",
 }
+
+
+MAX_WORDED_BOXES = 8
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class ShownRecognition:
     basket: Mapping[str, Any]
     basket_reasons: tuple[str, ...]
     timings_ms: Mapping[str, float]
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the boxes stand so close that only their numbers can be read in the photo."""
+        return len(self.items) > MAX_WORDED_BOXES
 
 
 def show_recognition(recognition: Recognition) -> ShownRecognition:
@@ -125,7 +132,9 @@ def explain(item: Mapping[str, Any], threshold_set: ThresholdSet | None) -> str:
     if result is Result.RECOGNISED:
         return ""
     if similarity is None:
-        return "No product of the catalogue came near: it has no embedded pictures, or none in this product set."
+        return (
+            "No product of the catalogue came near: it has no embedded pictures, or none in this product set."
+        )
     if threshold_set is None:
         return (
             "No thresholds are fitted yet, so nothing is recognised by itself. They are fitted once enough"
@@ -153,7 +162,9 @@ def _notes(answer: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     if answer["models"]["detector"] is None:
         return ("No detector is installed: the whole photo was taken as one product.",)
-    return ("No main body was found: the whole photo was taken as one product. Come nearer, or give more light.",)
+    return (
+        "No main body was found: the whole photo was taken as one product. Come nearer, or give more light.",
+    )
 
 
 def _with_extent(box: list[float]) -> tuple[float, float, float, float]:

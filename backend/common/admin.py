@@ -47,7 +47,7 @@ def check_permission(request: HttpRequest, permission: str) -> None:
     Raises:
         PermissionDenied: naming it.
     """
-    if not request.user.has_perm(permission):  # type: ignore[union-attr]  # admin_view let only users in
+    if not request.user.has_perm(permission):
         raise PermissionDenied(f"your account lacks the permission {permission}")
 
 

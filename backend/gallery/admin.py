@@ -260,7 +260,7 @@ class EmbeddingAdmin(ReadOnlyAdmin):
         return label(row.state, STATE_LABELS[EmbeddingState(row.state)])
 
     def has_embed_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("gallery.change_embedding")  # type: ignore[union-attr]
+        return request.user.has_perm("gallery.change_embedding")
 
     @admin.action(description="Try again", permissions=["embed"])
     def embed_again(self, request: HttpRequest, rows: QuerySet[Embedding]) -> None:

@@ -41,7 +41,7 @@ ACTS: dict[str, tuple[Callable[[Job], Job], tuple[JobState, ...]]] = {
 def _may_steer(request: HttpRequest, job: Job) -> bool:
     """Operators steer every job, others those that they asked for themselves."""
     own = job.device_id is None and job.asked_by == request.user.get_username()
-    return own or request.user.has_perm("jobs.change_job")  # type: ignore[union-attr]
+    return own or request.user.has_perm("jobs.change_job")
 
 
 def _progress(job: Job) -> dict[str, Any]:
@@ -103,6 +103,7 @@ class JobAdmin(ReadOnlyAdmin):
             **self.admin_site.each_context(request),
             "title": str(job),
             "opts": self.opts,
+            "original": job,
             "media": self.media,
             "job": job,
             "state": self.shown_state(job),

@@ -1,11 +1,11 @@
 // The recognise page: a photo is dropped, pasted, chosen or taken, sent, and its result shown below.
-import { makeDropZone, send, takePasted } from "../common/upload.js";
+import { leaveToUs, makeDropZone, send, takePasted } from "../common/upload.js";
 
 const form = document.querySelector("[data-recognise]");
 const status = form.querySelector("[data-status]");
 const answer = document.querySelector("[data-answer]");
 const input = makeDropZone(form.querySelector("[data-drop]"));
-const camera = form.querySelector("#camera");
+const camera = leaveToUs(form.querySelector("#camera"));
 const zone = form.querySelector("[data-drop]");
 let shownPhoto = null;
 let newest = 0;
