@@ -1,5 +1,7 @@
 """`Authorization: Bearer <device key>`."""
 
+from typing import cast
+
 from django.contrib.auth.models import AnonymousUser
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
@@ -28,7 +30,12 @@ class DeviceKeyAuthentication(BaseAuthentication):
         return "Bearer"
 
 
-class DeviceKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+def get_device(request: Request) -> Device:
+    """The device behind a request that was let through."""
+    return cast(Device, request.auth)
+
+
+class DeviceKeyScheme(OpenApiAuthenticationExtension):
     """How the OpenAPI document names the key."""
 
     target_class = DeviceKeyAuthentication

@@ -117,8 +117,9 @@ def get_reference_image(request: Request, sku: str, image_id: int) -> ReferenceI
 def get_product_set(request: Request, slug: str) -> ProductSet:
     """The product set, if this device may see it."""
     product_sets = ProductSet.objects.filter(slug=slug)
-    if get_caller(request).product_set_id is not None:
-        product_sets = product_sets.filter(pk=get_caller(request).product_set_id)
+    own_id = get_caller(request).product_set_id
+    if own_id is not None:
+        product_sets = product_sets.filter(pk=own_id)
     product_set = product_sets.first()
     if product_set is None:
         raise not_found("product set", slug)
@@ -269,8 +270,9 @@ class ProductSetsView(GenericAPIView):
     @extend_schema(operation_id="list_product_sets", responses=ProductSetSerializer(many=True))
     def get(self, request: Request) -> Response:
         product_sets = ProductSet.objects.all()
-        if get_caller(request).product_set_id is not None:
-            product_sets = product_sets.filter(pk=get_caller(request).product_set_id)
+        own_id = get_caller(request).product_set_id
+        if own_id is not None:
+            product_sets = product_sets.filter(pk=own_id)
         return self.get_paginated_response(
             self.get_serializer(self.paginate_queryset(product_sets), many=True).data
         )

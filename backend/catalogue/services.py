@@ -80,7 +80,7 @@ def add_reference_image(
     except Exception as error:
         # The row is the truth: without it the files must not stay.
         for file in (image.image, image.thumbnail):
-            if file:
+            if file.name:
                 file.storage.delete(file.name)
         if isinstance(error, IntegrityError):
             raise _duplicate(product) from error

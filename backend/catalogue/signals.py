@@ -13,5 +13,5 @@ from backend.catalogue.models import ReferenceImage
 @receiver(post_delete, sender=ReferenceImage)
 def _delete_files(instance: ReferenceImage, **_: Any) -> None:
     for file in (instance.image, instance.thumbnail):
-        if file:
+        if file.name:
             transaction.on_commit(partial(file.storage.delete, file.name))

@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from backend.access.authentication import get_device
 from backend.catalogue.models import ProductSet
 from backend.catalogue.services import read_upload
 from backend.checkout import admission, metrics, services
@@ -66,7 +67,7 @@ def _refuse_large_body(request: Request) -> None:
 
 def get_searched_set(request: Request, slug: str | None) -> ProductSet | None:
     """The product set to search: the one named, the device's own, or none for the whole catalogue."""
-    own_id = request.auth.product_set_id
+    own_id = get_device(request).product_set_id
     if slug is None:
         return None if own_id is None else ProductSet.objects.get(pk=own_id)
     product_set = ProductSet.objects.filter(slug=slug).first()
@@ -77,7 +78,7 @@ def get_searched_set(request: Request, slug: str | None) -> ProductSet | None:
 
 def get_recognition(request: Request, recognition_id: UUID) -> Recognition:
     """The recognition, if this device made it."""
-    recognition = Recognition.objects.filter(pk=recognition_id, device=request.auth).first()
+    recognition = Recognition.objects.filter(pk=recognition_id, device=get_device(request)).first()
     if recognition is None:
         raise not_found("recognition", str(recognition_id))
     return recognition
@@ -121,8 +122,8 @@ class RecognitionsView(APIView):
         with metrics.counted_refusals():
             recognition = services.recognise(
                 data=read_upload(given.validated_data["image"], settings.IMAGE_MAX_BYTES),
-                asked_by=request.auth.name,
-                device=request.auth,
+                asked_by=get_device(request).name,
+                device=get_device(request),
                 product_set=product_set,
                 n_candidates=given.validated_data["candidates"],
                 idempotency_key=key,
@@ -151,7 +152,7 @@ class CorrectionsView(APIView):
         recognition = get_recognition(request, recognition_id)
         given = CorrectionRequestSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        correction = services.correct(recognition, made_by=request.auth.name, **given.validated_data)
+        correction = services.correct(recognition, made_by=get_device(request).name, **given.validated_data)
         return Response(CorrectionSerializer(correction).data, status=HTTPStatus.CREATED)
 
 

@@ -89,7 +89,7 @@ def recognise_image(
     def keep(found: list[list[Match]]) -> list[list[Match]]:
         """Drop matches of products that PostgreSQL does not hold as active, whatever Milvus returned."""
         product_ids = {match.product_id for matches in found for match in matches}
-        active = get_active_product_ids(product_ids, product_set and product_set.pk)
+        active = get_active_product_ids(product_ids, None if product_set is None else product_set.pk)
         return [[match for match in matches if match.product_id in active] for matches in found]
 
     product_ids: Sequence[int] | None = None if product_set is None else list_product_ids_of_set(product_set)

@@ -172,7 +172,8 @@ def _end(recognition: Recognition, state: RecognitionState, **changes: Any) -> b
 
 
 def _drop_image(recognition: Recognition) -> None:
-    recognition.image.storage.delete(recognition.image.name)
+    if recognition.image.name:
+        recognition.image.storage.delete(recognition.image.name)
 
 
 def run_recognition(recognition_id: str) -> None:

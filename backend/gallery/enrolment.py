@@ -142,7 +142,9 @@ def _prepare(generation: Generation, rows: Sequence[Embedding]) -> list[Prepared
                 with image.image.open("rb") as file:
                     decoded = images.decode(file.read(), STORED)
                 _see_to_main_body(image, decoded, detector, str(detector_model or ""))
-                crop = decoded.crop(image.box, generation.crop_margin)
+                assert image.box is not None
+                x1, y1, x2, y2 = image.box
+                crop = decoded.crop((x1, y1, x2, y2), generation.crop_margin)
                 set_quality_findings(image, images.quality_findings(crop))
                 prepared.append(Prepared(row, image, crop))
             except Exception as error:

@@ -4,6 +4,8 @@ Leave one out: each reference picture in turn is the query, itself excluded; the
 and the nearest of another tell how far apart right and wrong lie.
 """
 
+from typing import cast
+
 import numpy as np
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -13,7 +15,7 @@ from backend.gallery.loading import get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation, ThresholdSet
 from backend.gallery.selectors import get_threshold_set
 from recognition.embedder import Embeddings
-from recognition.gallery import SearchSettings
+from recognition.gallery import SearchSettings, Strategy
 from recognition.ranking import Thresholds, fit_leave_one_out
 
 SAMPLE = 2_000
@@ -25,7 +27,7 @@ REFIT_AT = 0.2
 def search_settings(strategy: str | None = None) -> SearchSettings:
     """How this deployment searches."""
     return SearchSettings(
-        strategy=strategy or settings.SEARCH_STRATEGY,
+        strategy=cast(Strategy, strategy or settings.SEARCH_STRATEGY),
         matches=settings.SEARCH_MATCHES,
         ef=settings.SEARCH_EF,
         nprobe=settings.SEARCH_NPROBE,
@@ -87,7 +89,8 @@ def _leave_one_out(
         )
         for entry, matches in zip(entries, gallery.search(queries, how), strict=True):
             others = [match for match in matches if match.reference_image_id != entry.reference_image_id]
-            own, other = [], []
+            own: list[float] = []
+            other: list[float] = []
             for match in others:
                 (own if match.product_id == entry.product_id else other).append(match.similarity)
             right.append(max(own, default=-1.0))

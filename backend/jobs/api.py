@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from backend.common.caller import get_caller
 from backend.common.problems import not_found
 from backend.jobs import services
 from backend.jobs.models import Job
@@ -28,8 +29,8 @@ class JobSerializer(serializers.ModelSerializer):
 def get_job(request: Request, job_id: UUID) -> Job:
     """The job, if this device started it or may operate."""
     jobs = Job.objects.all()
-    if "operate" not in request.auth.scopes:
-        jobs = jobs.filter(device_id=request.auth.pk)
+    if "operate" not in get_caller(request).scopes:
+        jobs = jobs.filter(device_id=get_caller(request).pk)
     job = jobs.filter(pk=job_id).first()
     if job is None:
         raise not_found("job", str(job_id))

@@ -36,7 +36,7 @@ class Command(BaseCommand):
             _, key = create_device(
                 name=options["name"],
                 scopes=options["scopes"] or [Scope.RECOGNISE],
-                product_set_id=product_set and product_set.pk,
+                product_set_id=None if product_set is None else product_set.pk,
             )
         except ValidationError as error:
             raise CommandError("; ".join(error.messages)) from error
