@@ -8,6 +8,6 @@ class CheckoutConfig(AppConfig):
     def ready(self) -> None:
         from auditlog.registry import auditlog
 
-        from backend.checkout import models, worker  # noqa: F401  connects the worker's start and heartbeat
+        from backend.checkout import checks, models, worker  # noqa: F401  checks register, the worker beats
 
         auditlog.register(models.Correction)

@@ -157,8 +157,9 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     if problem is None:
         return None
     headers = problem.headers()
-    if isinstance(error, exceptions.APIException) and getattr(error, "auth_header", None):
-        headers["WWW-Authenticate"] = error.auth_header
+    ask_for_key = getattr(error, "auth_header", None)
+    if ask_for_key is not None:
+        headers["WWW-Authenticate"] = ask_for_key
     return Response(problem.body(), status=problem.status, headers=headers, content_type=CONTENT_TYPE)
 
 
