@@ -6,20 +6,20 @@ with a real EAN-13 bar code of the product's GTIN.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
+from demo_catalogue.barcode import draw_barcode
 from demo_catalogue.lettering import draw_word
 from demo_catalogue.motifs import draw_motif
+from demo_catalogue.patterns import draw_pattern
 from demo_catalogue.products import DemoProduct, Design, Layout
 
-Rgb = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the panel
 
-_FINE = 2  # grounds are drawn this many times larger, for ImageDraw does not smooth its edges
+_FINE = 2  # badges are drawn this many times larger, for ImageDraw does not smooth its edges
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,10 @@ def draw_front(
     Returns:
         An RGB image whose left and right edges meet without a seam.
     """
-    face = _ground(product.design, width, height)
+    face = draw_pattern(product.design, width, height)
     inner_width, inner_height = round(width * panel[0]), round(height * panel[1])
-    _print_panel(
-        face, product, ((width - inner_width) // 2, (height - inner_height) // 2, inner_width, inner_height)
-    )
+    left, top = (width - inner_width) // 2, (height - inner_height) // 2
+    _print_panel(_Panel(face, left, top, inner_width, inner_height), product)
     return face
 
 
@@ -103,227 +102,94 @@ def draw_side(product: DemoProduct, width: int, height: int, *, barcode: bool) -
     side = Image.new("RGB", (width, height), design.base)
     pen = ImageDraw.Draw(side)
     pen.rectangle((0, round(height * 0.86), width, height), fill=design.band)
-    word = draw_word(
-        product.brand,
-        round(width * 0.84),
-        round(height * 0.13),
-        design.ink,
-        style=design.lettering,
-        outline=design.accent,
-    )
-    _place(side, word, (0.08, 0.05, 0.92, 0.18), 0, 0, width, height)
+    word = _brand(product, round(width * 0.84), round(height * 0.13), design.ink)
+    _Panel(side, 0, 0, width, height).put(word, (0.08, 0.05, 0.92, 0.18))
     small = _small_print(product, round(width * 0.84), round(height * 0.6), barcode=barcode)
     side.paste(small, (round(width * 0.08), round(height * 0.22)), small)
     return side
 
 
-def _ground(design: Design, width: int, height: int) -> Image.Image:
-    w, h = width * _FINE, height * _FINE
-    base, band, accent = (
-        ImageColor.getrgb(colour)[:3] for colour in (design.base, design.band, design.accent)
-    )
-    light, dark = _mixed(base, (255, 255, 255), 0.22), _mixed(base, (0, 0, 0), 0.12)
-    sheet = Image.new("RGB", (w, h), base)
-    pen = ImageDraw.Draw(sheet)
-    xs = np.linspace(0, w, 97)
+@dataclass(frozen=True)
+class _Panel:
+    """The part of a face that brand, motif and words keep to. Slots are shares of it."""
 
-    def below(level: float, swing: float, waves: int, colour: Rgb, shift: float = 0.0) -> None:
-        ys = h * (level + swing * np.sin(2 * np.pi * (waves * xs / w + shift)))
-        pen.polygon([(0, h), *zip(xs.tolist(), ys.tolist(), strict=True), (w, h)], fill=colour)
+    face: Image.Image
+    left: int
+    top: int
+    width: int
+    height: int
 
-    match design.ground:
-        case "plain":
-            pen.rectangle((0, round(h * 0.79), w, round(h * 0.91)), fill=band)
-            pen.rectangle((0, round(h * 0.775), w, round(h * 0.783)), fill=accent)
-        case "gradient":
-            ramp = np.linspace(0, 1, h)[:, None] ** 1.5
-            rows = np.asarray(light) * (1 - ramp) + np.asarray(_mixed(base, band, 0.75)) * ramp
-            sheet = Image.fromarray(np.repeat(rows[:, None].astype(np.uint8), w, axis=1))
-        case "wave":
-            below(0.585, 0.035, 1, accent, 0.02)
-            below(0.605, 0.045, 1, band)
-            below(0.93, 0.02, 1, _mixed(band, (0, 0, 0), 0.25), 0.4)
-            pen.rectangle((0, 0, w, round(h * 0.025)), fill=band)
-        case "stripes":
-            for stripe in range(0, 16, 2):
-                pen.rectangle(
-                    (w * stripe / 16, 0, w * (stripe + 1) / 16, h), fill=_mixed(base, (255, 255, 255), 0.1)
-                )
-            pen.rectangle((0, round(h * 0.8), w, round(h * 0.965)), fill=band)
-            for level in (0.02, 0.775, 0.975):
-                pen.rectangle((0, round(h * level), w, round(h * (level + 0.015))), fill=accent)
-        case "diagonal":
-            for copy in (-1, 0, 1):
-                for start, thick, colour in ((0.05, 0.34, accent), (0.45, 0.1, band), (0.62, 0.04, light)):
-                    left = (copy + start) * w
-                    pen.polygon(
-                        [
-                            (left, h),
-                            (left + thick * w, h),
-                            (left + thick * w + 0.6 * w, 0),
-                            (left + 0.6 * w, 0),
-                        ],
-                        fill=colour,
-                    )
-        case "burst":
-            _rays(pen, w, h, (0.5, 0.6), light)
-            below(0.9, 0.015, 2, band)
-        case "hills":
-            rows = np.linspace(0, 1, h)[:, None]
-            tint = np.asarray(_mixed(base, band, 0.35)) * (1 - rows) + np.asarray(base) * rows
-            sheet = Image.fromarray(np.repeat(tint[:, None].astype(np.uint8), w, axis=1))
-            pen = ImageDraw.Draw(sheet)
-            below(0.74, 0.05, 1, _mixed(accent, (255, 255, 255), 0.3), 0.3)
-            below(0.82, 0.04, 1, _mixed(accent, band, 0.3), 0.8)
-            pen.rectangle((0, 0, w, round(h * 0.06)), fill=band)
-            pen.rectangle((0, round(h * 0.92), w, h), fill=band)
-        case "check":
-            for thick, colour in ((0.5, _mixed(base, band, 0.16)), (0.12, _mixed(base, accent, 0.35))):
-                for step in range(6):
-                    at = (step + 0.5 - thick / 2) / 6
-                    pen.rectangle((w * at, 0, w * (at + thick / 6), h), fill=colour)
-                for step in range(math.ceil(6 * h / w)):
-                    at = (step + 0.5 - thick / 2) * w / 6
-                    pen.rectangle((0, at, w, at + thick * w / 6), fill=_mixed(colour, band, 0.15))
-            pen.rectangle((0, 0, w, round(h * 0.05)), fill=band)
-            pen.rectangle((0, round(h * 0.95), w, h), fill=band)
-        case "dots":
-            pitch = w / 8
-            for row in range(math.ceil(h / pitch) + 1):
-                for column in range(-1, 9):
-                    x, y = (column + 0.5 * (row % 2)) * pitch, row * pitch
-                    pen.ellipse(
-                        (x - pitch * 0.2, y - pitch * 0.2, x + pitch * 0.2, y + pitch * 0.2), fill=band
-                    )
-        case "frame":
-            sheet.paste(
-                Image.linear_gradient("L")
-                .resize((w, h))
-                .point(lambda v: v // 3)
-                .convert("RGB")
-                .point(lambda v: v),
-                (0, 0),
-                Image.new("L", (w, h), 0),
-            )
-            pen.rectangle((0, round(h * 0.79), w, round(h * 0.905)), fill=band)
-            for inset, thick, colour in ((0.025, 0.012, accent), (0.05, 0.004, light)):
-                m, t = round(inset * w), max(1, round(thick * w))
-                pen.rectangle((m, m, w - m, h - m), outline=colour, width=t)
-        case "split":
-            below(0.42, 0.03, 1, _mixed(band, (255, 255, 255), 0.35), 0.25)
-            below(0.45, 0.035, 1, band, 0.25)
-            pen.rectangle((0, 0, w, round(h * 0.02)), fill=dark)
-    return sheet.reduce(_FINE)
-
-
-def _rays(pen: ImageDraw.ImageDraw, w: int, h: int, centre: tuple[float, float], colour: Rgb) -> None:
-    x, y, reach = centre[0] * w, centre[1] * h, w + h
-    for ray in range(18):
-        first, second = (2 * math.pi * (ray + side) / 18 for side in (0.0, 0.5))
-        pen.polygon(
-            [
-                (x, y),
-                (x + reach * math.cos(first), y + reach * math.sin(first)),
-                (x + reach * math.cos(second), y + reach * math.sin(second)),
-            ],
-            fill=colour,
+    def box(self, slot: Rectangle) -> Rectangle:
+        """The slot's edges in pixels of the face."""
+        x1, y1, x2, y2 = slot
+        return (
+            self.left + x1 * self.width,
+            self.top + y1 * self.height,
+            self.left + x2 * self.width,
+            self.top + y2 * self.height,
         )
 
+    def size(self, slot: Rectangle) -> tuple[int, int]:
+        """Width and height of a slot in pixels."""
+        x1, y1, x2, y2 = slot
+        return round((x2 - x1) * self.width), round((y2 - y1) * self.height)
 
-def _print_panel(face: Image.Image, product: DemoProduct, at: tuple[int, int, int, int]) -> None:
-    left, top, width, height = at
+    def put(self, drawn: Image.Image, slot: Rectangle) -> None:
+        """Paste a drawing into the middle of its slot."""
+        x = self.left + (slot[0] + slot[2]) / 2 * self.width - drawn.width / 2
+        y = self.top + (slot[1] + slot[3]) / 2 * self.height - drawn.height / 2
+        self.face.paste(drawn, (round(x), round(y)), drawn)
+
+    def colour_behind(self, slot: Rectangle) -> str:
+        """The colour that the face has at the middle of a slot's upper edge, as "#rrggbb"."""
+        x = min(self.face.width - 1, round(self.left + (slot[0] + slot[2]) / 2 * self.width))
+        y = min(self.face.height - 1, round(self.top + slot[1] * self.height))
+        return "#" + self.face.crop((x, y, x + 1, y + 1)).tobytes().hex()
+
+
+def _print_panel(panel: _Panel, product: DemoProduct) -> None:
     design = product.design
-    slots = (_WIDE if width > 1.15 * height else _TALL)[design.layout]
-    pen = ImageDraw.Draw(face)
-
-    def pixels(slot: Rectangle) -> tuple[int, int]:
-        return round((slot[2] - slot[0]) * width), round((slot[3] - slot[1]) * height)
-
-    brand_ink = design.ink
+    slots = (_WIDE if panel.width > 1.15 * panel.height else _TALL)[design.layout]
+    on_band = _ink_on(design.band)
     if slots.badge:
-        x1, y1, x2, y2 = slots.brand
-        _badge(
-            face,
-            (
-                left + (x1 - 0.07) * width,
-                top + (y1 - 0.075) * height,
-                left + (x2 + 0.07) * width,
-                top + (y2 + 0.1) * height,
-            ),
-            design,
-        )
-        brand_ink = _ink_on(design.band)
-    motif_width, motif_height = pixels(slots.motif)
-    _place(
-        face,
-        draw_motif(design.motif, max(8, min(motif_width, motif_height))),
-        slots.motif,
-        left,
-        top,
-        width,
-        height,
-    )
+        _print_badge(panel, slots.brand, design)
+    panel.put(draw_motif(design.motif, max(8, min(panel.size(slots.motif)))), slots.motif)
 
-    brand_width, brand_height = pixels(slots.brand)
+    width, height = panel.size(slots.brand)
+    ink = on_band if slots.badge else design.ink
     if slots.upright:
-        word = draw_word(
-            product.brand, brand_height, brand_width, brand_ink, style=design.lettering, outline=design.accent
-        ).transpose(Image.Transpose.ROTATE_90)
+        word = _brand(product, height, width, ink).transpose(Image.Transpose.ROTATE_90)
     else:
-        word = draw_word(
-            product.brand, brand_width, brand_height, brand_ink, style=design.lettering, outline=design.accent
-        )
-    _place(face, word, slots.brand, left, top, width, height)
+        word = _brand(product, width, height, ink)
+    panel.put(word, slots.brand)
 
-    x1, y1, x2, y2 = slots.flavour
-    banner = (left + x1 * width, top + y1 * height, left + x2 * width, top + y2 * height)
-    pen.rounded_rectangle(
-        banner,
-        radius=0.3 * (banner[3] - banner[1]),
-        fill=design.band,
-        outline=_ink_on(design.band),
-        width=max(1, round(height * 0.004)),
-    )
-    flavour_width, flavour_height = pixels(slots.flavour)
-    _place(
-        face,
-        draw_word(
-            design.flavour, round(flavour_width * 0.86), round(flavour_height * 0.66), _ink_on(design.band)
-        ),
-        slots.flavour,
-        left,
-        top,
-        width,
-        height,
-    )
+    x1, y1, x2, y2 = panel.box(slots.flavour)
+    rim = max(1, round(panel.height * 0.004))
+    pen = ImageDraw.Draw(panel.face)
+    pen.rounded_rectangle((x1, y1, x2, y2), 0.3 * (y2 - y1), fill=design.band, outline=on_band, width=rim)
+    width, height = panel.size(slots.flavour)
+    panel.put(draw_word(design.flavour, round(0.86 * width), round(0.66 * height), on_band), slots.flavour)
     for text, slot in ((design.kind, slots.kind), (design.contents, slots.contents)):
-        text_width, text_height = pixels(slot)
-        behind = face.getpixel(
-            (
-                min(face.width - 1, round(left + (slot[0] + slot[2]) / 2 * width)),
-                min(face.height - 1, round(top + slot[1] * height)),
-            )
-        )
-        ink = _ink_on("#{:02x}{:02x}{:02x}".format(*behind)) if isinstance(behind, tuple) else design.ink
-        _place(
-            face, draw_word(text, text_width, text_height, ink, style="light"), slot, left, top, width, height
-        )
+        panel.put(draw_word(text, *panel.size(slot), _ink_on(panel.colour_behind(slot)), style="light"), slot)
 
 
-def _badge(face: Image.Image, box: tuple[float, float, float, float], design: Design) -> None:
-    size = (max(4, round(box[2] - box[0])), max(4, round(box[3] - box[1])))
-    fine = Image.new("RGBA", (size[0] * _FINE, size[1] * _FINE))
-    pen = ImageDraw.Draw(fine)
-    w, h = fine.size
+def _brand(product: DemoProduct, width: int, height: int, ink: str) -> Image.Image:
+    design = product.design
+    return draw_word(product.brand, width, height, ink, style=design.lettering, outline=design.accent)
+
+
+def _print_badge(panel: _Panel, brand: Rectangle, design: Design) -> None:
+    """Print an oval, in the band's colour, round the brand and the line below it."""
+    x1, y1, x2, y2 = brand
+    x1, y1, x2, y2 = panel.box((x1 - 0.07, y1 - 0.075, x2 + 0.07, y2 + 0.1))
+    w, h = max(4, round(x2 - x1)) * _FINE, max(4, round(y2 - y1)) * _FINE
+    oval = Image.new("RGBA", (w, h))
+    pen = ImageDraw.Draw(oval)
     pen.ellipse((0, 0, w - 1, h - 1), fill=design.accent)
-    inset = round(0.035 * w)
-    pen.ellipse(
-        (inset, inset, w - 1 - inset, h - 1 - inset),
-        fill=design.band,
-        outline="#ffffff",
-        width=max(1, round(0.012 * w)),
-    )
-    face.paste(fine.reduce(_FINE), (round(box[0]), round(box[1])), fine.reduce(_FINE))
+    inset, rim = round(0.035 * w), max(1, round(0.012 * w))
+    pen.ellipse((inset, inset, w - 1 - inset, h - 1 - inset), fill=design.band, outline="#ffffff", width=rim)
+    smooth = oval.reduce(_FINE)
+    panel.face.paste(smooth, (round(x1), round(y1)), smooth)
 
 
 def _small_print(product: DemoProduct, width: int, height: int, *, barcode: bool) -> Image.Image:
@@ -346,64 +212,6 @@ def _small_print(product: DemoProduct, width: int, height: int, *, barcode: bool
         bars = draw_barcode(product.gtin, width, max(8, round(min(height * 0.3, width * 0.7))))
         sheet.paste(bars, ((width - bars.width) // 2, round(height * 0.97) - bars.height))
     return sheet
-
-
-_LEFT = (
-    "0001101",
-    "0011001",
-    "0010011",
-    "0111101",
-    "0100011",
-    "0110001",
-    "0101111",
-    "0111011",
-    "0110111",
-    "0001011",
-)
-_PARITY = ("LLLLLL", "LLGLGG", "LLGGLG", "LLGGGL", "LGLLGG", "LGGLLG", "LGGGLL", "LGLGLG", "LGLGGL", "LGGLGL")
-
-
-def draw_barcode(gtin: str, width: int, height: int) -> Image.Image:
-    """Draw the EAN-13 bar code of a GTIN-13 (ISO/IEC 15420, section 4.2), with its quiet zones.
-
-    Args:
-        gtin: Thirteen digits.
-        width: Pixels; bars are smoothed where it is no multiple of 113 modules.
-        height: Pixels.
-    Returns:
-        A greyscale image of width x height.
-    """
-    bits = "101"
-    for digit, parity in zip(gtin[1:7], _PARITY[int(gtin[0])], strict=True):
-        left = _LEFT[int(digit)]
-        bits += left if parity == "L" else _inverted(left)[::-1]
-    bits += "01010" + "".join(_inverted(_LEFT[int(digit)]) for digit in gtin[7:]) + "101"
-    row = np.full(113, 255, np.uint8)
-    row[11 : 11 + len(bits)][np.array([bit == "1" for bit in bits])] = 20
-    bars = Image.fromarray(np.repeat(row[None, :], 4, axis=0)).resize(
-        (width, round(height * 0.86)), Image.Resampling.BOX
-    )
-    sheet = Image.new("L", (width, height), 255)
-    sheet.paste(bars, (0, round(height * 0.05)))
-    return sheet
-
-
-def _inverted(bits: str) -> str:
-    return bits.translate(str.maketrans("01", "10"))
-
-
-def _place(
-    face: Image.Image, drawn: Image.Image, slot: Rectangle, left: int, top: int, width: int, height: int
-) -> None:
-    """Paste a drawing centred in its slot."""
-    x = left + (slot[0] + slot[2]) / 2 * width - drawn.width / 2
-    y = top + (slot[1] + slot[3]) / 2 * height - drawn.height / 2
-    face.paste(drawn, (round(x), round(y)), drawn)
-
-
-def _mixed(first: Rgb | tuple[int, ...], second: Rgb | tuple[int, ...], share: float) -> Rgb:
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first[:3], second[:3], strict=True))
-    return red, green, blue
 
 
 def _ink_on(colour: str) -> str:

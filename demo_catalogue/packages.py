@@ -81,8 +81,7 @@ def build_package(product: DemoProduct) -> Package:
 
     The last 64 packages are kept (about 2 MB each), so that many pictures of one product cost its art once.
     """
-    width, height, _ = product.size_mm
-    scale = _ART_PIXELS / max(width, height)
+    scale = _ART_PIXELS / max(product.size_mm[:2])
     match product.shape:
         case "can" | "slim_can":
             parts = _drink_can(product, scale)
@@ -101,22 +100,8 @@ def build_package(product: DemoProduct) -> Package:
         case "brick_carton" | "box":
             parts = _box(product, scale)
         case "pillow_bag":
-            size = (round(width * scale), round(height * scale))
-            sides = (draw_front(product, *size, panel=(0.84, 0.88)), draw_side(product, *size, barcode=True))
-            for side in sides:
-                _crimp(side)
-            front, back = (_surface(side, FILM) for side in sides)
-            parts = (Part(Pillow(*product.size_mm), (front, back)),)
+            parts = _pillow_bag(product, scale)
     return Package(parts, scale, np.concatenate([part.solid.hull for part in parts], axis=1))
-
-
-def _crimp(side: Image.Image) -> None:
-    """Print the pressed lines of a bag's seals at top and bottom."""
-    pen = ImageDraw.Draw(side, "RGBA")
-    for line in range(3, round(side.height * 0.035), 4):
-        for y in (line, side.height - 1 - line):
-            pen.line((0, y, side.width, y), fill=(255, 255, 255, 90), width=1)
-            pen.line((0, y + 1, side.width, y + 1), fill=(0, 0, 0, 70), width=1)
 
 
 def _wrapped(product: DemoProduct, radius: float, height: float, scale: float, finish: Finish) -> Surface:
@@ -333,3 +318,22 @@ def _box(product: DemoProduct, scale: float) -> tuple[Part, ...]:
         at=at,
     )
     return box, Part(cap, (_plain(product.design.band, PLASTIC),))
+
+
+def _pillow_bag(product: DemoProduct, scale: float) -> tuple[Part, ...]:
+    width, height, _ = product.size_mm
+    size = (round(width * scale), round(height * scale))
+    sides = (draw_front(product, *size, panel=(0.84, 0.88)), draw_side(product, *size, barcode=True))
+    for side in sides:
+        _crimp(side)
+    front, back = (_surface(side, FILM) for side in sides)
+    return (Part(Pillow(*product.size_mm), (front, back)),)
+
+
+def _crimp(side: Image.Image) -> None:
+    """Print the pressed lines of a bag's seals at top and bottom."""
+    pen = ImageDraw.Draw(side, "RGBA")
+    for line in range(3, round(side.height * 0.035), 4):
+        for y in (line, side.height - 1 - line):
+            pen.line((0, y, side.width, y), fill=(255, 255, 255, 90), width=1)
+            pen.line((0, y + 1, side.width, y + 1), fill=(0, 0, 0, 70), width=1)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from demo_catalogue import list_products
-from demo_catalogue.labels import draw_barcode, draw_front, draw_wrap
+from demo_catalogue.barcode import draw_barcode
+from demo_catalogue.labels import draw_front, draw_wrap
 from demo_catalogue.lettering import draw_word
 from demo_catalogue.motifs import MOTIFS, draw_motif
 
