@@ -11,13 +11,15 @@ approximately and says so nowhere, so neither an exact search nor `IndexReport` 
 """
 
 import logging
+import math
 import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, NoReturn, get_args
 from urllib.parse import urlsplit
 
@@ -40,7 +42,7 @@ from recognition.index import (
     SegmentReport,
 )
 
-__all__ = ["Entry", "Gallery", "IndexReport", "IndexSettings", "Match", "SearchSettings", "ping"]
+__all__ = ["Entry", "Gallery", "IndexReport", "IndexSettings", "Match", "SearchSettings", "Strategy", "ping"]
 
 # pymilvus logs every failure with a traceback. The caller hears of it from our error, which keeps the cause.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -57,9 +59,11 @@ _ROWS_PER_WRITE = 1_000  # 2 MB at 512 dimensions; Milvus takes 64 MB
 _ROWS_PER_READ = 10_000
 _POLL_SECONDS = 0.5
 
-# In a set of more than EXACT_SET_ENTRIES: measured to give recall@10 >= 0.99 where the index is weakest.
+# In a set of more entries: what gave recall@10 >= 0.99 where the index is weakest (see `Gallery.search`).
 _WIDE_EF = 2_048
-_WIDE_NPROBE_SHARE = 4
+_WIDE_NPROBE_DIVISOR = 4  # of nlist
+_SPARSE_SHARE = 0.2  # of the gallery's entries: below it filtered HNSW loses whole neighbourhoods ...
+_SCANNED_SHARE = 0.05  # ... and below this it scans, so that a sparse set is searched in parts of this size
 
 _ID = "reference_image_id"
 _VECTOR = "vector"  # the field's name and its index's
@@ -413,14 +417,16 @@ class Gallery:
         - FLAT, BIN_FLAT, growing rows and segments without an index are searched exactly anyhow.
         - IVF_FLAT looks for the set's entries in the `nprobe` nearest cells only, and finds a tenth of them in small
           sets. With all cells it is exact, at about the cost of a scan over the set.
-        - HNSW is exact while a segment holds less than 7 % of its rows of the set, since it then scans them; above
-          that, recall@100 falls to 0.8, and no `ef` cures it: some entries cannot be reached through filtered links.
-          But it also scans when a query asks for at least half of the entries that pass the filter (knowhere:
+        - HNSW scans, and is exact, where less than 7 % of a segment's rows pass the filter. Above that, recall@100
+          falls to 0.8, and no `ef` cures it: some entries cannot be reached through filtered links. But it also
+          scans when a query asks for at least half of the entries that pass the filter (knowhere:
           kHnswSearchBFTopkThreshold), with a sharp edge: asked for 1,499 of 3,000 entries, 4 of 120 queries missed
           some of their nearest 100; asked for 1,500, none. So half of the set is asked for, and cut to `limit`
           here. That costs most where sets are large: within 20,000 entries it took 6 times what IVF_FLAT took.
 
-        Beyond EXACT_SET_ENTRIES, and outside sets, the index is searched approximately.
+        Beyond EXACT_SET_ENTRIES the answer is approximate, as outside sets, with recall@10 of at least 0.99: HNSW
+        with a wider `ef`, and a sparse set in parts that are scanned, since with any `ef` 1 query of 100 found nothing
+        near (20,500 entries of 200,000); IVF_FLAT with a quarter of its cells.
 
         Args:
             embeddings: of all crops.
@@ -434,21 +440,23 @@ class Gallery:
         if not len(embeddings):
             return []
         self._check_lengths(embeddings.vectors.shape[1], embeddings.hash_codes.shape[1])
-        chosen = ""
-        if product_ids is not None:
-            if not product_ids:
-                return [[] for _ in range(len(embeddings))]
-            chosen = _is_in("product_id", sorted(set(product_ids)))
+        products = None if product_ids is None else sorted(set(product_ids))
+        if products == []:
+            return [[] for _ in range(len(embeddings))]
         limit = min(settings.matches if limit is None else limit, _MAX_LIMIT)
         deadline = _Deadline(self._timeout_seconds)
+        chosen = "" if products is None else _is_in("product_id", products)
         if settings.strategy == "float":
-            return self._search_embeddings(embeddings.vectors, chosen, limit, settings, deadline)
+            if products is None or self.index.type == "FLAT":
+                effort = self._effort(max(settings.ef, limit), settings.nprobe)
+                return self._nearest("float", embeddings.vectors, chosen, limit, effort, deadline)
+            return self._search_set(embeddings.vectors, products, limit, settings, deadline)
         codes = [code.tobytes() for code in embeddings.hash_codes]
         if settings.strategy == "hash":
             return self._nearest("hash", codes, chosen, limit, {}, deadline)
         nearest = self._nearest("hash", codes, chosen, max(settings.rerank, limit), {}, deadline)
-        # One search a crop: measured at 5 crops and N = 200 it took an eighth of the time of fetching the vectors
-        # and comparing here, and no longer than one search for all crops, whose answer grows with their square.
+        # One search a crop: at 5 crops and N = 200 that took an eighth of the time of fetching the vectors and
+        # comparing here, and no longer than one search for all crops, whose answer grows with their number squared.
         return [
             self._search_exactly(
                 vector[np.newaxis],
@@ -457,32 +465,44 @@ class Gallery:
                 limit,
                 deadline,
             )[0]
-            if matches
-            else []
             for vector, matches in zip(embeddings.vectors, nearest, strict=True)
         ]
 
-    def _search_embeddings(
+    def _search_set(
         self,
         vectors: NDArray[np.float32],
-        chosen: str,
+        products: list[int],
         limit: int,
         settings: SearchSettings,
         deadline: _Deadline,
     ) -> list[list[Match]]:
-        ef, nprobe = settings.ef, settings.nprobe
-        if chosen and self.index.type != "FLAT":
-            with self._milvus.client(deadline) as client:
-                entries = self._count(client, "float", chosen, "Bounded", deadline.left())
+        """Search embeddings within a product set: exactly if it is small, else with more effort than elsewhere."""
+        chosen = _is_in("product_id", products)
+        with self._milvus.client(deadline) as client:
+            entries = self._count(client, "float", chosen, "Bounded", deadline.left())
             if entries <= EXACT_SET_ENTRIES:
                 return self._search_exactly(vectors, chosen, entries, limit, deadline)
-            ef, nprobe = max(ef, _WIDE_EF), max(nprobe, self.index.nlist // _WIDE_NPROBE_SHARE)
-        return self._nearest("float", vectors, chosen, limit, self._effort(max(ef, limit), nprobe), deadline)
+            share = entries / max(self._count(client, "float", "", "Bounded", deadline.left()), 1)
+        parts = (
+            math.ceil(share / _SCANNED_SHARE) if self.index.type == "HNSW" and share < _SPARSE_SHARE else 1
+        )
+        effort = self._effort(
+            max(settings.ef, limit, _WIDE_EF), max(settings.nprobe, self.index.nlist // _WIDE_NPROBE_DIVISOR)
+        )
+        found = [
+            self._nearest(
+                "float", vectors, _is_in("product_id", products[part::parts]), limit, effort, deadline
+            )
+            for part in range(parts)
+        ]
+        return [_best_first(chain.from_iterable(near))[:limit] for near in zip(*found, strict=True)]
 
     def _search_exactly(
         self, vectors: NDArray[np.float32], chosen: str, entries: int, limit: int, deadline: _Deadline
     ) -> list[list[Match]]:
         """Search as brute force would among the few `entries` that `chosen` lets pass; `search` says how."""
+        if not entries:
+            return [[] for _ in vectors]
         asked = limit
         if self.index.type == "HNSW":
             # A little more than half: entries may have been added since they were counted.
@@ -519,16 +539,13 @@ class Gallery:
                 consistency_level="Bounded",
                 timeout=deadline.left(),
             )
-        matches = [
-            [
+        return [
+            _best_first(
                 # `ids` and not the hits' own keys: servers before 2.4 do not send the primary key's name.
                 Match(key, hit["entity"]["product_id"], self._similarity(kind, distance))
                 for key, distance, hit in zip(hits.ids, hits.distances, hits, strict=True)
-            ]
+            )
             for hits in found
-        ]
-        return [
-            sorted(near, key=lambda match: (-match.similarity, match.reference_image_id)) for near in matches
         ]
 
     def _similarity(self, kind: CollectionKind, distance: float) -> float:
@@ -694,6 +711,10 @@ class Gallery:
                 f"embeddings have {dimension} dimensions and {code_bytes * 8} bits, and gallery {self.name} wants "
                 f"{self.dimension} and {self.hash_bits}; use the embedder that this generation was built with"
             )
+
+
+def _best_first(matches: Iterable[Match]) -> list[Match]:
+    return sorted(matches, key=lambda match: (-match.similarity, match.reference_image_id))
 
 
 def _is_in(field: str, values: Sequence[int]) -> str:

@@ -114,14 +114,14 @@ class CollectionReport:
     @property
     def complete(self) -> bool:
         """Whether the index is as good as it gets: built and loaded for every segment that Milvus indexes at all."""
-        if self.wanted in ("FLAT", HASH_INDEX):
-            return not self.building
+        exact_anyhow = self.wanted in ("FLAT", HASH_INDEX)
         return not self.building and all(
-            segment.index != SEARCHED_EXACTLY or segment.rows < MIN_INDEXED_ROWS for segment in self.segments
+            exact_anyhow or segment.index != SEARCHED_EXACTLY or segment.rows < MIN_INDEXED_ROWS
+            for segment in self.segments
         )
 
     def describe(self) -> str:
-        """One sentence, such as "float, HNSW wanted: 3,000 of 3,200 rows searched with HNSW, 200 searched exactly"."""
+        """One sentence, such as "float, HNSW wanted, 3,000 entries: 3,000 rows searched with HNSW (a sealed segment)"."""
         parts = []
         for segment in sorted(self.segments, key=lambda segment: -segment.rows):
             where = "a sealed segment" if segment.sealed else "growing"
@@ -159,12 +159,13 @@ class IndexBytes:
 
 
 def computed_index_bytes(index: IndexSettings, rows: int, dimension: int, bits: int) -> IndexBytes:
-    """The size of a generation's two indexes, computed from their layouts, not measured.
+    """The size of a generation's two indexes in memory, computed from their layouts, not measured.
 
     FLAT and BIN_FLAT are the vectors alone. IVF_FLAT adds an int64 id a row and nlist centroids (faiss,
     IndexIVFFlat). HNSW adds, in four-byte words, 2 M links and their count at the lowest level, and M links and a
     count at each level above, which 1 / (M - 1) of a row reaches on average (hnswlib: a row's level is
-    floor(-ln(U) / ln(M))), and an eight-byte label.
+    floor(-ln(U) / ln(M))), and an eight-byte label. On disk Milvus compresses: seen were 0.87 (HNSW) and 0.93
+    (IVF_FLAT) of this at 40,000 x 512.
 
     Args:
         rows: entries.

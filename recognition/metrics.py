@@ -89,7 +89,7 @@ def _nearest(
     found = np.empty((n_query, k), np.float32)
     for first_query in range(0, n_query, QUERIES_AT_ONCE):
         queries = slice(first_query, min(first_query + QUERIES_AT_ONCE, n_query))
-        best = np.zeros((queries.stop - queries.start, k), np.uint64)
+        best = np.empty((queries.stop - queries.start, 0), np.uint64)
         for first_row in range(0, n_gallery, block):
             rows = slice(first_row, min(first_row + block, n_gallery))
             keys = _as_keys(similarities(queries, rows), first_row)
@@ -98,7 +98,8 @@ def _nearest(
                 inside = np.flatnonzero((own >= 0) & (own < keys.shape[1]))
                 keys[inside, own[inside]] = 0
             best = np.concatenate([best, keys], axis=1)
-            best = np.partition(best, best.shape[1] - k, axis=1)[:, best.shape[1] - k :]
+            if best.shape[1] > k:
+                best = np.partition(best, best.shape[1] - k, axis=1)[:, best.shape[1] - k :]
         indices[queries], found[queries] = _from_keys(np.sort(best, axis=1)[:, ::-1])
     return indices, found
 
