@@ -19,8 +19,9 @@ COLOURS = {
 WHITE = (255, 255, 255)
 
 # As shares of the picture's longer side, so that a large photo is as readable as a small one.
-TEXT_SHARE, SMALLEST_TEXT = 0.018, 12
+TEXT_SHARE, SMALLEST_TEXT = 0.014, 12
 LINE_SHARE = 0.003
+LEAST_LETTERS = 12  # of a line, in a box too narrow for as many
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,25 @@ def _draw_label(
     padding: int,
     size: tuple[int, int],
 ) -> None:
-    """Inside the box at its upper left, and moved so far that it is within the picture."""
-    left, top, right, bottom = draw.textbbox((0, 0), labelled.text, font=font)
+    """On the box, as wide as it and hiding nothing of it; moved so far that it is within the picture."""
+    text = _wrapped(draw, labelled, font)
+    left, top, right, bottom = draw.multiline_textbbox((0, 0), text, font=font)
     width, height = right - left + 2 * padding, bottom - top + 2 * padding
     x = max(0, min(labelled.box[0], size[0] - width))
-    y = max(0, min(labelled.box[1], size[1] - height))
+    y = max(0, min(labelled.box[1] - height, size[1] - height))
     draw.rectangle((x, y, x + width, y + height), fill=COLOURS[Result(labelled.result)])
-    draw.text((x + padding - left, y + padding - top), labelled.text, font=font, fill=WHITE)
+    draw.multiline_text((x + padding - left, y + padding - top), text, font=font, fill=WHITE)
+
+
+def _wrapped(
+    draw: ImageDraw.ImageDraw, labelled: LabelledBox, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> str:
+    """The text in lines no wider than its box, so that it does not hide the next one; a narrow box gets some more."""
+    room = max(labelled.box[2] - labelled.box[0], draw.textlength("n" * LEAST_LETTERS, font=font))
+    lines: list[str] = []
+    for word in labelled.text.split():
+        if lines and draw.textlength(f"{lines[-1]} {word}", font=font) <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(lines)

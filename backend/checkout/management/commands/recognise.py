@@ -18,6 +18,7 @@ from backend.common.problems import Problem
 from recognition import images
 from recognition.drawing import LabelledBox, draw_boxes
 from recognition.errors import RecognitionError
+from recognition.ranking import Result
 
 
 class Command(BaseCommand):
@@ -109,6 +110,6 @@ def _draw(path: Path, answer: dict[str, Any], folder: Path) -> None:
     for item in answer["items"]:
         name = item["candidates"][0]["product"]["name"] if item["candidates"] else "unknown"
         similarity = "" if item["similarity"] is None else f" {item['similarity']:.2f}"
-        labels.append(LabelledBox(tuple(item["box"]), f"{name}{similarity}", item["result"]))
+        labels.append(LabelledBox(tuple(item["box"]), f"{name}{similarity}", Result(item["result"])))
     drawn = draw_boxes(photo.pixels, labels)
     (folder / f"{path.stem}.jpg").write_bytes(images.encode_jpeg(drawn))
