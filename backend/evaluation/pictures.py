@@ -1,6 +1,6 @@
 """Which pictures are evaluated: the rows of a folder, or the live catalogue's reference images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -78,7 +78,11 @@ def _box(row: Row) -> Box | None:
     cells = [row.cells.get(column, "") for column in BOX_COLUMNS]
     if not any(cells):
         return None
-    x1, y1, x2, y2 = (float(cell) for cell in cells)
+    return _as_box([float(cell) for cell in cells])
+
+
+def _as_box(sides: Sequence[float]) -> Box:
+    x1, y1, x2, y2 = sides
     return x1, y1, x2, y2
 
 
@@ -89,10 +93,10 @@ def list_live_pictures() -> list[Picture]:
         Picture(
             LIVE_CATALOGUE,
             image.pk,
-            image.image.name,
+            str(image.image.name),
             image.product.sku,
             partial(_read, image),
-            None if image.box is None else tuple(image.box),
+            None if image.box is None else _as_box(image.box),
         )
         for image in images.order_by("pk")
     ]

@@ -13,8 +13,8 @@ from recognition.index import SEARCHED_EXACTLY, CollectionReport, SegmentReport
 
 SCHEMA_VERSION = 1
 
-EXACT = "exact (NumPy)"  # the reference line's name
 LineIndex = Literal["FLAT", "HNSW", "IVF_FLAT", "BIN_FLAT", "exact (NumPy)"]
+EXACT: LineIndex = "exact (NumPy)"  # the reference line's name
 
 
 @dataclass(frozen=True)

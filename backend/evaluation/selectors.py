@@ -42,7 +42,9 @@ def get_chosen_embedder(name: str | None) -> ChosenEmbedder:
     if name is not None and Path(name).is_dir():
         sessions = SessionSettings(threads=settings.THREADS_PER_WORKER)
         return ChosenEmbedder(open_embedder(load_model_folder(Path(name)), sessions), None)
-    model = _installed(name) if name is not None else active and active.embedder
+    model = active.embedder if active is not None else None
+    if name is not None:
+        model = _installed(name)
     if model is None:
         known = ", ".join(
             f"{one.name}:{one.version}" for one in InstalledModel.objects.filter(task=ModelTask.EMBEDDER)

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
@@ -106,7 +106,7 @@ class Command(BaseCommand):
         if options["json"] is not None:
             options["json"].write_text(json.dumps(report.to_dict(), indent=2) + "\n")
         self._name_refused(report)
-        _show(report, self.stdout)
+        _show(report, cast(TextIO, self.stdout))
         self.stdout.write(f"stored as {run}")
 
     def _name_refused(self, report: EvaluationReport) -> None:
