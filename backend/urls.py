@@ -7,6 +7,8 @@ from drf_spectacular.views import SpectacularAPIView
 
 from backend.checkout import health
 
+handler400 = "backend.common.problems.bad_request"
+handler403 = "backend.common.problems.permission_denied"
 handler404 = "backend.common.problems.page_not_found"
 handler500 = "backend.common.problems.server_error"
 

@@ -41,6 +41,7 @@ class DeviceAdmin(AuditedAdmin):
     """Tills, scales, phones, programs. A key is shown on the page that follows its making, and never again."""
 
     form = DeviceForm
+    empty_note = "A device is whoever holds a key: a till, a scale, a phone, a program. Add the first."
     list_display = ["name", "shown_scopes", "product_set", "is_active", "key_prefix", "last_seen_at"]
     list_filter = [("product_set", RelatedDropdownFilter), "is_active"]
     list_filter_submit = True

@@ -35,7 +35,7 @@ from backend.catalogue.forms import ImportForm, ProductForm, ProductSetForm, Ref
 from backend.catalogue.imports import IMPORT_KIND
 from backend.catalogue.models import BoxSource, Product, ProductSet, ProductState, ReferenceImage, SoldBy
 from backend.catalogue.selectors import list_reference_images
-from backend.common.admin import AuditedAdmin, check_permission, label, private_file
+from backend.common.admin import AuditedAdmin, check_permission, counted, label, private_file
 from backend.common.problems import problem_of
 from backend.jobs.services import start_job
 
@@ -129,6 +129,7 @@ class ProductAdmin(AuditedAdmin):
     list_per_page = 50
     search_fields = ["name", "sku", "gtin", "brand"]
     search_help_text = "Name, SKU, GTIN or brand"
+    empty_note = "Import a zip of products and pictures, or add the first product."
     actions = ["retire", "activate"]
     actions_list = ["start_import"]
     change_form_outer_after_template = "catalogue/product_pictures.html"
@@ -196,7 +197,7 @@ class ProductAdmin(AuditedAdmin):
 
     def _set_state(self, request: HttpRequest, products: Iterable[Product], state: ProductState) -> None:
         saved = [services.save_product(product, {"state": state}) for product in products]
-        self.message_user(request, f"{len(saved)} products are {state} now.", messages.SUCCESS)
+        self.message_user(request, f"{counted(len(saved), 'product')} set to {state}.", messages.SUCCESS)
 
     # --- one product --------------------------------------------------------------------------------------
     def save_model(self, request: HttpRequest, obj: Product, form: ProductForm, change: bool) -> None:
@@ -278,7 +279,7 @@ class ProductAdmin(AuditedAdmin):
         self, request: HttpRequest, added: Sequence[ReferenceImage], refused: Iterable[tuple[str, str]]
     ) -> None:
         if added:
-            self.message_user(request, f"{len(added)} pictures added.", messages.SUCCESS)
+            self.message_user(request, f"{counted(len(added), 'picture')} added.", messages.SUCCESS)
         for name, reason in refused:
             self.message_user(request, f"{name}: {reason}", messages.ERROR)
 
@@ -349,6 +350,7 @@ class ReferenceImageAdmin(ModelAdmin):
     list_select_related = ["product"]
     search_fields = ["product__name", "product__sku", "product__gtin"]
     search_help_text = "Product's name, SKU or GTIN"
+    empty_note = "Pictures are added on their product's page, or with an import."
     actions = ["propose_again"]
     readonly_fields = ["shown_product", "box_source", "box_detector", "shown_findings", "size", "created_at"]
     fieldsets = [
@@ -409,7 +411,9 @@ class ReferenceImageAdmin(ModelAdmin):
         for image in images:
             services.set_main_body(image, None, BoxSource.NONE)
         self.message_user(
-            request, f"{len(images)} pictures will get a new box in a moment.", messages.SUCCESS
+            request,
+            f"A new box is proposed for {counted(len(images), 'picture')} in a moment.",
+            messages.SUCCESS,
         )
 
     def save_model(
@@ -441,6 +445,7 @@ class ProductSetAdmin(AuditedAdmin):
     form = ProductSetForm
     list_display = ["name", "slug", "members", "n_devices", "created_at"]
     search_fields = ["name", "slug"]
+    empty_note = "A product set is a store's assortment: a search narrowed to it finds its products alone."
     prepopulated_fields = {"slug": ["name"]}
     readonly_fields = ["members"]
     fieldsets = [
@@ -461,10 +466,10 @@ class ProductSetAdmin(AuditedAdmin):
             return "none yet"
         url = reverse("admin:catalogue_product_changelist")
         return format_html(
-            '<a class="ck-link" href="{}?product_sets__id__exact={}">{} products</a>',
+            '<a class="ck-link" href="{}?product_sets__id__exact={}">{}</a>',
             url,
             product_set.pk,
-            product_set.n_members,
+            counted(product_set.n_members, "product"),
         )
 
     @display(description="Devices bound to it", ordering="n_bound")

@@ -12,6 +12,9 @@ class CatalogueConfig(AppConfig):
         from backend.catalogue.imports import IMPORT_KIND, run_import_job
         from backend.jobs.services import register_job
 
-        auditlog.register(models.Product, exclude_fields=["updated_at"])
-        auditlog.register(models.ProductSet, exclude_fields=["updated_at"], m2m_fields={"products"})
+        # Without what a row's history needs not repeat: its times, and the rows that point at it.
+        auditlog.register(models.Product, exclude_fields=["created_at", "updated_at", "reference_images"])
+        auditlog.register(
+            models.ProductSet, exclude_fields=["created_at", "updated_at", "devices"], m2m_fields={"products"}
+        )
         register_job(IMPORT_KIND, run_import_job)

@@ -13,8 +13,10 @@ from django.shortcuts import get_object_or_404, redirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter, RelatedDropdownFilter
 from unfold.decorators import display
 
@@ -74,6 +76,7 @@ class ResultFilter(DropdownFilter):
 
 @admin.register(Recognition)
 class RecognitionAdmin(ReadOnlyAdmin):
+    empty_note = "No photo was recognised yet. Send one from a device, or on the page Recognise."
     list_display = ["shown_photo", "created_at", "shown_items", "shown_total", "asked_by", "shown_state"]
     list_display_links = ["shown_photo", "created_at"]
     list_filter = [
@@ -289,6 +292,7 @@ def summarise_items(recognition: Recognition) -> SafeString | str:
 class CorrectionAdmin(ReadOnlyAdmin):
     """What was answered and what it really was: where products are confused, their pictures want looking at."""
 
+    empty_note = "When an answer was wrong, say on its page what the item really was; it is then listed here."
     list_display = ["shown_recognition", "answered", "really", "made_by", "created_at"]
     list_display_links = None
     list_select_related = ["item", "recognition", "product"]
@@ -301,9 +305,9 @@ class CorrectionAdmin(ReadOnlyAdmin):
         url = reverse("admin:checkout_recognition_change", args=[correction.recognition_id])
         item = "missed item" if correction.item is None else f"item {correction.item.number}"
         return format_html(
-            '<a class="ck-link" href="{}">{:%d %b %Y %H:%M}, {}</a>',
+            '<a class="ck-link" href="{}">{}, {}</a>',
             url,
-            correction.recognition.created_at,
+            date_format(localtime(correction.recognition.created_at), "SHORT_DATETIME_FORMAT"),
             item,
         )
 

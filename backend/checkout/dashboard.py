@@ -15,6 +15,7 @@ from backend.catalogue.models import Product, ProductState, ReferenceImage
 from backend.checkout.admin import summarise_items
 from backend.checkout.models import RecognisedItem, Recognition
 from backend.checkout.worker import count_recognition_workers
+from backend.common.admin import counted
 from backend.common.problems import engine_of
 from backend.gallery.models import EmbeddingState, Generation
 from backend.gallery.selectors import (
@@ -138,22 +139,24 @@ def _catalogue_attention(ledger: dict[str, int]) -> Iterator[Attention]:
     )
     if n_bare := bare.count():
         yield Attention(
-            f"{n_bare:,} active products have no pictures and cannot be recognised.",
+            f"No pictures, so never recognised: {counted(n_bare, 'active product')}.",
             f"{products}?state__exact=active&pictures=none",
             "Add pictures",
         )
     if n_failed := ledger.get(EmbeddingState.FAILED, 0):
         yield Attention(
-            f"{n_failed:,} pictures could not be embedded.", f"{pictures}?embedding=failed", "See why"
+            f"Could not be embedded: {counted(n_failed, 'picture')}.",
+            f"{pictures}?embedding=failed",
+            "See why",
         )
     if n_poor := ReferenceImage.objects.exclude(quality_findings=[]).count():
         yield Attention(
-            f"{n_poor:,} pictures are of poor quality.", f"{pictures}?finding=any", "Look at them"
+            f"Of poor quality: {counted(n_poor, 'picture')}.", f"{pictures}?finding=any", "Look at them"
         )
     failed_jobs = Job.objects.filter(state=JobState.FAILED, created_at__gte=timezone.now() - LATELY).count()
     if failed_jobs:
         yield Attention(
-            f"{failed_jobs} imports or jobs failed in the last 7 days.",
+            f"Failed in the last 7 days: {counted(failed_jobs, 'job')}.",
             f"{reverse('admin:jobs_job_changelist')}?state__exact=failed",
             "See why",
         )

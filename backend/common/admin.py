@@ -14,7 +14,10 @@ from unfold.admin import ModelAdmin
 
 
 class ReadOnlyAdmin(ModelAdmin):
-    """Rows that commands and workers write, and people only read."""
+    """Rows that commands and workers write, and people only read.
+
+    `empty_note`, on any admin: what an empty list says is to be done first (unfold/helpers/empty_results.html).
+    """
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -65,6 +68,11 @@ def private_file(file: FieldFile, content_type: str, *, kept: timedelta) -> File
         raise Http404("the picture is gone") from error
     response["Cache-Control"] = f"private, max-age={int(kept.total_seconds())}"
     return response
+
+
+def counted(n: int, noun: str) -> str:
+    """A number and its noun: "1 picture", "2 pictures"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def label(text: str, kind: str = "") -> SafeString:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
-from backend.common.problems import engine_of, problem_of, problem_response
+from backend.common.problems import engine_of, problem_of, problem_page
 
 
 class EngineFailureMiddleware:
@@ -19,4 +19,4 @@ class EngineFailureMiddleware:
             return None
         problem = problem_of(exception)
         assert problem is not None
-        return problem_response(problem)
+        return problem_page(request, problem)

@@ -3,6 +3,7 @@
 What the caller can cause is a 4xx; what the system lacks is a 503 with Retry-After; nothing is a 500 on purpose.
 """
 
+import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +12,9 @@ import redis
 import structlog
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
+from django.urls import reverse
 from kombu.exceptions import OperationalError as BrokerError
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -23,12 +26,13 @@ RETRY_AFTER_SECONDS = 2
 
 log = structlog.get_logger(__name__)
 
+BROKER = "the broker"
 # What engines raise when they do not answer, and the name that the caller reads.
 ENGINE_FAILURES: Mapping[type[Exception], str] = {
     OperationalError: "PostgreSQL",
     InterfaceError: "PostgreSQL",
-    redis.RedisError: "the broker",
-    BrokerError: "the broker",
+    redis.RedisError: BROKER,
+    BrokerError: BROKER,
     GalleryUnavailable: "Milvus",
 }
 
@@ -170,17 +174,42 @@ def problem_response(problem: Problem) -> JsonResponse:
     )
 
 
-def page_not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
-    """handler404: an address that no view has."""
-    return problem_response(Problem(HTTPStatus.NOT_FOUND, "not-found", f"there is nothing at {request.path}"))
+def problem_page(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """To a person in the admin a page, that needs no engine; to a program problem+json."""
+    if not request.path.startswith(reverse("admin:index")) or not request.accepts("text/html"):
+        return problem_response(problem)
+    page = render_to_string("common/problem.html", {"problem": problem})
+    return HttpResponse(page, status=problem.status, headers=problem.headers())
 
 
-def server_error(request: HttpRequest) -> JsonResponse:
-    """handler500: a mistake of ours; the log has it under the same request id."""
-    return problem_response(
-        Problem(
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """handler400: what Django itself refuses, such as a form of too many files."""
+    return problem_page(request, Problem(HTTPStatus.BAD_REQUEST, "invalid", str(exception)))
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """handler403."""
+    detail = str(exception) or "your account may not do this"
+    return problem_page(request, Problem(HTTPStatus.FORBIDDEN, "forbidden", detail))
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """handler404: an address that no view has, or a row that is not there."""
+    detail = f"there is nothing at {request.path}"
+    return problem_page(request, Problem(HTTPStatus.NOT_FOUND, "not-found", detail))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """handler500: an engine that failed outside of a view, else a mistake of ours; the log has it under the same
+    request id."""
+    error = sys.exception()
+    problem = problem_of(error) if isinstance(error, Exception) else None
+    return problem_page(
+        request,
+        problem
+        or Problem(
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "internal",
             "this is a mistake of the service; the log says where",
-        )
+        ),
     )

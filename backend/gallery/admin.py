@@ -16,7 +16,7 @@ from unfold.decorators import display
 
 from backend.catalogue.admin import ProductAdmin, ReferenceImageAdmin, ShownPicture, thumbnail_url
 from backend.catalogue.models import Product, ReferenceImage
-from backend.common.admin import ReadOnlyAdmin, label
+from backend.common.admin import ReadOnlyAdmin, counted, label
 from backend.gallery.models import (
     Embedding,
     EmbeddingState,
@@ -85,7 +85,9 @@ class EmbeddingFilter(DropdownFilter):
 
 def _tell_of_retry(model_admin: Any, request: HttpRequest, n_pending: int) -> None:
     if n_pending:
-        model_admin.message_user(request, f"{n_pending} entries are pending again.", messages.SUCCESS)
+        model_admin.message_user(
+            request, f"Pending again: {counted(n_pending, 'embedding')}.", messages.SUCCESS
+        )
     else:
         model_admin.message_user(request, "None of these had failed.", messages.INFO)
 
@@ -164,6 +166,7 @@ class EnrolledReferenceImageAdmin(ReferenceImageAdmin):
 
 @admin.register(InstalledModel)
 class InstalledModelAdmin(ReadOnlyAdmin):
+    empty_note = "Nothing is installed, so nothing can be recognised."
     list_display = ["name", "version", "task", "shown_use", "created_at"]
     list_filter = [("task", ChoicesDropdownFilter)]
     list_filter_submit = True
@@ -176,9 +179,28 @@ class InstalledModelAdmin(ReadOnlyAdmin):
         return label("in use", "success") if uses else "-"
 
 
-class ThresholdSetInline(TabularInline):
+class ShownThresholds:
+    """Thresholds as people compare them: to three places."""
+
+    @display(description="Recognised from", ordering="recognised")
+    def shown_recognised(self, threshold_set: ThresholdSet) -> str:
+        return f"{threshold_set.recognised:.3f}"
+
+    @display(description="Margin", ordering="margin")
+    def shown_margin(self, threshold_set: ThresholdSet) -> str:
+        return f"{threshold_set.margin:.3f}"
+
+    @display(description="Unknown below", ordering="unknown")
+    def shown_unknown(self, threshold_set: ThresholdSet) -> str:
+        return f"{threshold_set.unknown:.3f}"
+
+
+THRESHOLDS = ["shown_recognised", "shown_margin", "shown_unknown"]
+
+
+class ThresholdSetInline(ShownThresholds, TabularInline):
     model = ThresholdSet
-    fields = ["strategy", "version", "recognised", "margin", "unknown", "created_at"]
+    fields = ["strategy", "version", *THRESHOLDS, "created_at"]
     readonly_fields = fields
     extra = 0
     can_delete = False
@@ -192,6 +214,7 @@ class ThresholdSetInline(TabularInline):
 
 @admin.register(Generation)
 class GenerationAdmin(ReadOnlyAdmin):
+    empty_note = "The first generation opens when an embedder is activated (manage.py activate_model)."
     list_display = ["__str__", "shown_state", "shown_index", "shown_ledger", "activated_at"]
     list_select_related = ["embedder"]
     list_filter = [("state", ChoicesDropdownFilter)]
@@ -234,6 +257,7 @@ class GenerationAdmin(ReadOnlyAdmin):
 class EmbeddingAdmin(ReadOnlyAdmin):
     """The ledger, one row for each picture and generation."""
 
+    empty_note = "There is a row for each picture and generation, once both are there."
     list_display = ["shown_picture", "generation", "shown_state", "error", "attempts", "revision"]
     list_display_links = None
     list_filter = [("state", ChoicesDropdownFilter), ("generation", RelatedDropdownFilter)]
@@ -269,14 +293,15 @@ class EmbeddingAdmin(ReadOnlyAdmin):
 
 
 @admin.register(ThresholdSet)
-class ThresholdSetAdmin(ReadOnlyAdmin):
-    list_display = ["generation", "strategy", "version", "recognised", "margin", "unknown", "created_at"]
+class ThresholdSetAdmin(ShownThresholds, ReadOnlyAdmin):
+    empty_note = "The first is fitted by itself when pictures are embedded, or by manage.py fit_thresholds."
+    list_display = ["generation", "strategy", "version", *THRESHOLDS, "created_at"]
     list_select_related = ["generation__embedder"]
     list_filter = [("generation", RelatedDropdownFilter)]
     list_filter_submit = True
     fieldsets = [
-        ("Threshold set", {"fields": [("generation", "strategy", "version")]}),
-        ("Thresholds", {"fields": [("recognised", "margin", "unknown")]}),
+        ("Threshold set", {"fields": ["generation", ("strategy", "version")]}),
+        ("Thresholds", {"fields": THRESHOLDS}),
         ("How they were fitted", {"fields": ["fit", "created_at"]}),
     ]
-    readonly_fields = ["created_at"]
+    readonly_fields = [*THRESHOLDS, "created_at"]

@@ -56,6 +56,7 @@ def _progress(job: Job) -> dict[str, Any]:
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
+    empty_note = "Imports stand here while they run and after. One is started on the list of products."
     list_display = ["kind", "shown_state", "shown_progress", "failed", "asked_by", "created_at"]
     list_filter = [("state", ChoicesDropdownFilter)]
     list_filter_submit = True
