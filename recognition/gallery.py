@@ -49,7 +49,7 @@ logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 Strategy = Literal["float", "hash", "hash_rerank"]
 
-# Up to so many entries a search within a product set equals brute force over them.
+# Up to so many entries a search within a product set equals brute force over them, whatever the index.
 EXACT_SET_ENTRIES = 20_000
 
 _MAX_LIMIT = 16_384  # of Milvus, for the rows of one query
@@ -59,9 +59,8 @@ _ROWS_PER_WRITE = 1_000  # 2 MB at 512 dimensions; Milvus takes 64 MB
 _ROWS_PER_READ = 10_000
 _POLL_SECONDS = 0.5
 
-# In a set of more entries: what gave recall@10 >= 0.99 where the index is weakest (see `Gallery.search`).
+# HNSW in a set of more entries (see `Gallery.search`).
 _WIDE_EF = 2_048
-_WIDE_NPROBE_DIVISOR = 4  # of nlist
 _SPARSE_SHARE = 0.2  # of the gallery's entries: below it filtered HNSW loses whole neighbourhoods ...
 _SCANNED_SHARE = 0.05  # ... and below this it scans, so that a sparse set is searched in parts of this size
 
@@ -416,7 +415,7 @@ class Gallery:
 
         - FLAT, BIN_FLAT, growing rows and segments without an index are searched exactly anyhow.
         - IVF_FLAT looks for the set's entries in the `nprobe` nearest cells only, and finds a tenth of them in small
-          sets. With all cells it is exact, at about the cost of a scan over the set.
+          sets. So all cells are searched: exact for sets of any size, at about the cost of a scan over the set.
         - HNSW scans, and is exact, where less than 7 % of a segment's rows pass the filter. Above that, recall@100
           falls to 0.8, and no `ef` cures it: some entries cannot be reached through filtered links. But it also
           scans when a query asks for at least half of the entries that pass the filter (knowhere:
@@ -424,9 +423,9 @@ class Gallery:
           some of their nearest 100; asked for 1,500, none. So half of the set is asked for, and cut to `limit`
           here. That costs most where sets are large: within 20,000 entries it took 6 times what IVF_FLAT took.
 
-        Beyond EXACT_SET_ENTRIES the answer is approximate, as outside sets, with recall@10 of at least 0.99: HNSW
-        with a wider `ef`, and a sparse set in parts that are scanned, since with any `ef` 1 query of 100 found nothing
-        near (20,500 entries of 200,000); IVF_FLAT with a quarter of its cells.
+        Beyond EXACT_SET_ENTRIES HNSW is approximate, as it is outside sets, with recall@10 of at least 0.99: through a
+        wider `ef`, and by searching a sparse set in parts that are scanned, since with any `ef` 1 query of 100 found
+        nothing near (20,500 entries of 200,000).
 
         Args:
             embeddings: of all crops.
@@ -447,10 +446,11 @@ class Gallery:
         deadline = _Deadline(self._timeout_seconds)
         chosen = "" if products is None else _is_in("product_id", products)
         if settings.strategy == "float":
-            if products is None or self.index.type == "FLAT":
-                effort = self._effort(max(settings.ef, limit), settings.nprobe)
-                return self._nearest("float", embeddings.vectors, chosen, limit, effort, deadline)
-            return self._search_set(embeddings.vectors, products, limit, settings, deadline)
+            if products is not None and self.index.type == "HNSW":
+                return self._search_hnsw_within(products, embeddings.vectors, limit, settings, deadline)
+            nprobe = settings.nprobe if products is None else self.index.nlist
+            effort = self._effort(max(settings.ef, limit), nprobe)
+            return self._nearest("float", embeddings.vectors, chosen, limit, effort, deadline)
         codes = [code.tobytes() for code in embeddings.hash_codes]
         if settings.strategy == "hash":
             return self._nearest("hash", codes, chosen, limit, {}, deadline)
@@ -468,27 +468,23 @@ class Gallery:
             for vector, matches in zip(embeddings.vectors, nearest, strict=True)
         ]
 
-    def _search_set(
+    def _search_hnsw_within(
         self,
-        vectors: NDArray[np.float32],
         products: list[int],
+        vectors: NDArray[np.float32],
         limit: int,
         settings: SearchSettings,
         deadline: _Deadline,
     ) -> list[list[Match]]:
-        """Search embeddings within a product set: exactly if it is small, else with more effort than elsewhere."""
+        """Search embeddings within a product set through HNSW: exactly if the set is small; `search` says how."""
         chosen = _is_in("product_id", products)
         with self._milvus.client(deadline) as client:
             entries = self._count(client, "float", chosen, "Bounded", deadline.left())
             if entries <= EXACT_SET_ENTRIES:
                 return self._search_exactly(vectors, chosen, entries, limit, deadline)
             share = entries / max(self._count(client, "float", "", "Bounded", deadline.left()), 1)
-        parts = (
-            math.ceil(share / _SCANNED_SHARE) if self.index.type == "HNSW" and share < _SPARSE_SHARE else 1
-        )
-        effort = self._effort(
-            max(settings.ef, limit, _WIDE_EF), max(settings.nprobe, self.index.nlist // _WIDE_NPROBE_DIVISOR)
-        )
+        parts = math.ceil(share / _SCANNED_SHARE) if share < _SPARSE_SHARE else 1
+        effort = self._effort(max(settings.ef, limit, _WIDE_EF), settings.nprobe)
         found = [
             self._nearest(
                 "float", vectors, _is_in("product_id", products[part::parts]), limit, effort, deadline

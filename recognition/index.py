@@ -121,7 +121,7 @@ class CollectionReport:
         )
 
     def describe(self) -> str:
-        """One sentence, such as "float, HNSW wanted, 3,000 entries: 3,000 rows searched with HNSW (a sealed segment)"."""
+        """One sentence, such as "float, HNSW wanted, 300 entries: 300 rows searched exactly (growing)"."""
         parts = []
         for segment in sorted(self.segments, key=lambda segment: -segment.rows):
             where = "a sealed segment" if segment.sealed else "growing"
