@@ -10,14 +10,11 @@ from pathlib import Path
 from signal import Signals
 from typing import ClassVar
 
+from backend.engines.errors import EngineFailed
 from backend.engines.processes import ProcessId, leftovers, port_is_free, read_pid_file, start_detached
 
 _POLL_SECONDS = 0.05
 _PORTS_SECONDS = 5.0
-
-
-class EngineFailed(Exception):
-    """An embedded engine could not be started; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ class Engine(ABC):
         return True
 
     def start(self) -> None:
-        """Start it, unless it runs, and wait until it answers; `free_its_ports` comes before.
+        """Start it, unless it runs, and wait until it answers.
 
         Raises:
             EngineFailed: its wheel is missing, it ended, or it did not answer in time.
@@ -113,6 +110,7 @@ class Engine(ABC):
         if process is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.log.parent.mkdir(parents=True, exist_ok=True)
+            self._stop_leftovers()
             launch = self._prepare()
             self._ready_file.unlink(missing_ok=True)
             process = start_detached(

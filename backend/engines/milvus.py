@@ -20,7 +20,8 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 
-from backend.engines.engine import Engine, EngineFailed, Launch, wheel_folder
+from backend.engines.engine import Engine, Launch, wheel_folder
+from backend.engines.errors import EngineFailed
 from backend.engines.processes import locked
 
 # Of the wheel's template: `{{ name(type): default }}`, where type and default may be missing.

@@ -13,7 +13,8 @@ import subprocess
 from pathlib import Path
 from signal import SIGINT, SIGQUIT
 
-from backend.engines.engine import Engine, EngineFailed, Launch, wheel_folder
+from backend.engines.engine import Engine, Launch, wheel_folder
+from backend.engines.errors import EngineFailed
 from backend.engines.processes import as_user, leftovers, open_private
 
 _DATABASE = "checklane"
@@ -190,7 +191,8 @@ def _open_the_way(folder: Path) -> None:
     for parent in folder.parents:
         mode = parent.stat().st_mode
         if not mode & stat.S_IXOTH:
-            parent.chmod(mode | stat.S_IXOTH)
+            with contextlib.suppress(OSError):  # PostgreSQL says which folder it cannot enter
+                parent.chmod(mode | stat.S_IXOTH)
 
 
 def _make_readable(folder: Path) -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from backend.engines.errors import EngineFailed
+
 _POLL_SECONDS = 0.05
 _LOG_BYTES_KEPT = 20_000_000
 
@@ -112,7 +114,7 @@ def start_detached(
         pid_file: written by the server's own process; `user` must be able to write into its folder.
         user: name of the account to run as; None for this process's own.
     Raises:
-        RuntimeError: the process did not come to life within five seconds.
+        EngineFailed: the process did not come to life within five seconds.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > _LOG_BYTES_KEPT:
@@ -136,7 +138,7 @@ def start_detached(
         if process is not None:
             return process
         time.sleep(_POLL_SECONDS)
-    raise RuntimeError(f"{argv[0]} could not be started; see {log}")
+    raise EngineFailed(f"{argv[0]} could not be started; see {log}")
 
 
 def as_user(user: str | None) -> dict[str, Any]:
@@ -156,9 +158,11 @@ def leftovers(folder: Path, programs: frozenset[str]) -> list[ProcessId]:
         if not entry.name.isdigit():
             continue
         try:
-            working_folder = Path(os.readlink(entry / "cwd"))
-            program = Path(os.readlink(entry / "exe").removesuffix(" (deleted)")).name
-            if program in programs and working_folder.is_relative_to(folder):
+            # A folder or a program that was removed meanwhile (`rm -r var`, a new .venv) is still the one we mean.
+            working_folder, program = (
+                Path(os.readlink(entry / link).removesuffix(" (deleted)")) for link in ("cwd", "exe")
+            )
+            if program.name in programs and working_folder.is_relative_to(folder):
                 found.append(ProcessId.from_line(f"{_boot_id()} {(entry / 'stat').read_text()}"))
         except (FileNotFoundError, ProcessLookupError, PermissionError, ValueError):
             continue  # gone meanwhile, or another account's: not started by us
@@ -203,7 +207,7 @@ def free_ports(count: int) -> list[int]:
     takes the port while a server restarts.
 
     Raises:
-        RuntimeError: there are too few.
+        EngineFailed: there are too few.
     """
     ports: list[int] = []
     for port in random.sample(range(20000, 32000), 2000):
@@ -211,4 +215,4 @@ def free_ports(count: int) -> list[int]:
             ports.append(port)
         if len(ports) == count:
             return ports
-    raise RuntimeError(f"{count} free TCP ports wanted between 20000 and 32000, found {len(ports)}")
+    raise EngineFailed(f"{count} free TCP ports wanted between 20000 and 32000, found {len(ports)}")

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from backend.engines import embedded
-from backend.engines.engine import EngineFailed
+from backend.engines.errors import EngineFailed
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Supervisor:
         try:
             for name in embedded.ensure(self._data_dir):
                 self._report(f"{name} had died and is up again")
-        except EngineFailed as error:
+        except (EngineFailed, OSError) as error:
             self._report(f"an embedded engine does not come up and is tried again: {error}")
         self._engines_looked_at = time.monotonic()
 
@@ -178,7 +178,7 @@ class _Running:
     def stop(self) -> None:
         if self._process is None:
             return
-        self._process.terminate()
+        os.kill(self._process.pid, signal.SIGTERM)  # not Popen's way, which reaps it when it has just ended
         deadline = time.monotonic() + self._patience.grace
         while not self._has_ended() and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -1,6 +1,7 @@
 """PostgreSQL and Valkey out of their wheels, in data folders of their own: started once, killed, healed, stopped."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 import redis
 
 from backend.engines import embedded
-from backend.engines.engine import EngineFailed, wheel_folder
+from backend.engines.engine import wheel_folder
+from backend.engines.errors import EngineFailed
 from backend.engines.processes import read_pid_file
 
 STORES = ("postgres", "valkey")
@@ -239,6 +241,52 @@ def test_status_tells_version_pid_url_and_size(data_dir: Path) -> None:
     assert found["valkey"].url == urls(data_dir).broker
     milvus = found["milvus"]
     assert (milvus.version, milvus.up, milvus.pid, milvus.url) == ("2.3.5", False, None, None)
+
+
+def test_starter_killed_while_it_waited_leaves_a_server_that_the_next_one_takes_over(folder: Path) -> None:
+    embedded.up(folder, ["valkey"])
+    first = read_pid_file(folder / "valkey" / "pid")
+    (folder / "valkey" / "ready").unlink()  # as if its starter had not lived to see it answer
+    assert not any(status.up for status in embedded.status(folder))
+    embedded.up(folder, ["valkey"])
+    assert read_pid_file(folder / "valkey" / "pid") == first
+    assert any(status.up for status in embedded.status(folder))
+
+
+def test_server_whose_folder_was_removed_under_it_is_stopped_before_the_next(folder: Path) -> None:
+    embedded.up(folder, ["valkey"])
+    first = read_pid_file(folder / "valkey" / "pid")
+    shutil.rmtree(folder / "valkey")
+    (folder / "engines.json").unlink()
+    embedded.up(folder, ["valkey"])
+    assert first is not None
+    assert not first.alive()
+    assert broker(folder).ping()
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="the other tests run as a plain user"
+)
+def test_a_plain_user_can_have_them_too(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from backend.engines import embedded; data = Path(sys.argv[1]);"
+        "embedded.up(data, ['postgres', 'valkey']); print([s.up for s in embedded.status(data)]); embedded.down(data)"
+    )
+    folder.chmod(0o777)
+    # The capability lets it read this Python where that lies in root's home; it cannot write anywhere more.
+    capability = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    command = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        *capability,
+        sys.executable,
+        "-c",
+        code,
+    ]
+    result = subprocess.run([*command, str(folder / "data")], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "[True, True, False]", result.stderr
 
 
 def test_failing_start_says_why(folder: Path) -> None:

@@ -10,7 +10,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from rich.filesize import decimal
 
 from backend.engines.backups import BackupRefused, write_backup
-from backend.engines.engine import EngineFailed
+from backend.engines.errors import EngineFailed
 
 
 class Command(BaseCommand):

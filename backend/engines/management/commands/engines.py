@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from backend.engines import embedded
-from backend.engines.engine import EngineFailed
+from backend.engines.errors import EngineFailed
 
 
 class Command(BaseCommand):

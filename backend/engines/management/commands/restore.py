@@ -9,7 +9,7 @@ from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
 from backend.engines.backups import BackupRefused, restore_backup, verify_backup
-from backend.engines.engine import EngineFailed
+from backend.engines.errors import EngineFailed
 from backend.engines.management.commands.backup import database_environ, kept_folders
 
 
