@@ -5,11 +5,16 @@ import os
 import sys
 
 from backend.bootstrap import prepare_environment
+from backend.engines.errors import EngineFailed
 
 if __name__ == "__main__":
     os.environ.setdefault("LOG_LEVEL", "WARNING")  # a command speaks for itself; services log from INFO on
     # `engines` starts and stops them itself; `help` and friends must not wait for a database.
-    prepare_environment(start_engines=len(sys.argv) > 1 and sys.argv[1] not in {"engines", "help", "--help", "--version"})
+    waits_for_engines = len(sys.argv) > 1 and sys.argv[1] not in {"engines", "help", "--help", "--version"}
+    try:
+        prepare_environment(start_engines=waits_for_engines)
+    except EngineFailed as error:
+        sys.exit(f"manage.py: {error}")
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

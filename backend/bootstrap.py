@@ -1,14 +1,14 @@
 """What every process does before Django: name the settings and see to the engines.
 
-Used by manage.py, wsgi.py and celery.py, so that web, workers and commands find the same engines.
+Used by manage.py, wsgi.py and worker.py, so that web, workers and commands find the same engines.
 """
 
 import os
 from pathlib import Path
 
-BASE_DIR = Path(__file__).resolve().parent.parent
+from backend.engines import embedded
 
-ENGINE_URLS = ("DATABASE_URL", "BROKER_URL", "MILVUS_URI")
+BASE_DIR = Path(__file__).resolve().parent.parent
 
 
 def data_dir() -> Path:
@@ -17,14 +17,15 @@ def data_dir() -> Path:
 
 
 def prepare_environment(*, start_engines: bool = True) -> None:
-    """Set the settings module, and start an embedded engine for each of ENGINE_URLS that is missing."""
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
-    if not all(os.environ.get(name) for name in ENGINE_URLS):
-        os.environ["CHECKLANE_EMBEDDED_ENGINES"] = "1"
-    (data_dir() / "static").mkdir(
-        parents=True, exist_ok=True
-    )  # WhiteNoise looks there, also before collectstatic
-    if start_engines:
-        from backend.engines import embedded
+    """Set the settings module, and start an embedded engine for each that the environment names no server for.
 
-        embedded.provide(data_dir())
+    Raises:
+        EngineFailed: one could not be started.
+    """
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
+    # WhiteNoise looks there, also before collectstatic.
+    (data_dir() / "static").mkdir(parents=True, exist_ok=True)
+    if embedded.missing():
+        os.environ["CHECKLANE_EMBEDDED_ENGINES"] = "1"
+        if start_engines:
+            embedded.provide(data_dir())

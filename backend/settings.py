@@ -52,9 +52,10 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_PROXY_SSL_HEADER is not None
 # --- engines ----------------------------------------------------------------------------------------------
 DATABASES: dict[str, Any] = {"default": env.db("DATABASE_URL", default="postgresql://localhost/checklane")}
 DATABASES["default"] |= {
+    "ENGINE": "backend.common.postgresql",
     "CONN_MAX_AGE": None,
     "CONN_HEALTH_CHECKS": True,
-    "OPTIONS": {"connect_timeout": 2, "options": "-c statement_timeout=30000"},
+    "OPTIONS": {"options": "-c statement_timeout=30000"},
 }
 BROKER_URL = env.str("BROKER_URL", default="redis://localhost:6379/0")
 MILVUS_URI = env.str("MILVUS_URI", default="http://localhost:19530")
@@ -220,15 +221,18 @@ CELERY_TASK_ROUTES = {
     "checkout.recognise": {"queue": "recognition"},
     "checkout.echo": {"queue": "recognition"},
 }
-CELERY_TASK_PUBLISH_RETRY = False  # a lost message only delays: the sweep finds what is pending
+# Whoever sends a task learns within 2 s that the broker is away. Once more at once, for a connection that broke while
+# it lay idle; a lost message only delays, for the sweep finds what is pending.
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_TIMEOUT = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_POOL_LIMIT = 64
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 3600,
-    "socket_timeout": 5,
-    "socket_connect_timeout": 1,
+    "socket_timeout": 0.5,
+    "socket_connect_timeout": 0.5,
+    "max_retries": 0,
     "queue_order_strategy": "priority",
 }
 CELERY_WORKER_SEND_TASK_EVENTS = False
@@ -270,7 +274,7 @@ LOGGING: dict[str, Any] = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django.server": {"handlers": [], "propagate": True}, "httpx": {"level": "WARNING"}},
+    "loggers": {"django.server": {"handlers": [], "propagate": True}, "httpx": {"level": "WARNING"}, "pymilvus": {"level": "CRITICAL"}},
 }
 structlog.configure(
     processors=[
