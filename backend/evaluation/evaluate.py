@@ -38,7 +38,7 @@ from backend.evaluation.searching import (
 from backend.evaluation.task import Task, nothing_to_measure, set_task
 from backend.gallery.models import Generation
 from recognition.embedder import ProductEmbedder
-from recognition.gallery import IndexSettings, Strategy, ping
+from recognition.gallery import IndexReport, IndexSettings, Strategy, ping
 from recognition.index import SEARCHED_EXACTLY, IndexType, computed_index_bytes
 
 FLOAT_INDEXES: tuple[IndexType, ...] = ("FLAT", "HNSW", "IVF_FLAT")
@@ -155,9 +155,11 @@ def _measure(task: Task, wanted: list[tuple[LineIndex, Strategy]], over: Over[An
             for index, strategy in wanted
         ]
         search_in_turns(task, [reference, *others], over)
+        # Asked again: Milvus may have compacted a segment meanwhile, and searched it in another way.
+        reports = {index: one.gallery.index_report() for index, one in built.items()}
     return [
         _reference_line(task, reference),
-        *(_line(task, one, built[one.index], reference) for one in others),
+        *(_line(task, one, built[one.index], reports[one.index], reference) for one in others),
     ]
 
 
@@ -177,17 +179,21 @@ def _reference_line(task: Task, line: Measurement) -> Line:
     )
 
 
-def _line(task: Task, line: Measurement, built: BuiltGallery, reference: Measurement) -> Line:
+def _line(
+    task: Task, line: Measurement, built: BuiltGallery, at_the_end: IndexReport, reference: Measurement
+) -> Line:
     hashed = line.index == "BIN_FLAT"
-    collection = built.report.hash_collection if hashed else built.report.float_collection
+    before, after = (
+        report.hash_collection if hashed else report.float_collection for report in (built.report, at_the_end)
+    )
     gallery = built.gallery
     computed = computed_index_bytes(gallery.index, len(task.gallery), gallery.dimension, gallery.hash_bits)
     p50_ms, p95_ms = line.latency_ms()
     return Line(
         index=line.index,
         strategy=line.strategy,
-        used=describe_use(collection),
-        segments=collection.segments,
+        used=", later ".join(dict.fromkeys((describe_use(before), describe_use(after)))),
+        segments=after.segments,
         scores=score(task, np.stack(line.found), np.stack(reference.found)),
         p50_ms=p50_ms,
         p95_ms=p95_ms,

@@ -42,11 +42,11 @@ class Line:
 
     Attributes:
         index: that was asked for.
-        used: what Milvus really did: the index's name, "searched exactly", or how many rows the index covers.
+        used: what really searched: the index's name, "searched exactly", or how many rows the index covers.
         segments: the same, segment by segment.
         p50_ms, p95_ms: latency of a search for one query.
         computed_bytes: of the index, from its layout.
-        folder_growth_bytes: of Milvus' folder, for the whole gallery with this index; None where not measured.
+        folder_growth_bytes: of the embedded Milvus' index files; None where not measured.
     """
 
     index: LineIndex
@@ -112,13 +112,15 @@ class EvaluationReport:
         reference, *others = self.lines
         scores = reference.scores
         parts = [
-            f"Exact search finds the right product first in {scores.recall_at_1:.1%} and among five in"
-            f" {scores.recall_at_5:.1%} of {self.n_query:,} queries; mAP over the whole gallery {scores.map:.1%}."
+            f"Exact search finds the right product first in {scores.recall_at_1:.2%} and among five in"
+            f" {scores.recall_at_5:.2%} of {self.n_query:,} queries; its mAP@100 is {scores.map_at_100:.2%}, and"
+            f" {scores.map:.2%} over the whole gallery."
         ]
         for line in others:
             if line.approximate:
+                distance = _distance(line, reference)
                 parts.append(
-                    f"{line.index} is within {_distance(line, reference):.2f} points of it ({line.used})."
+                    f"{line.index} is within {distance:.2f} points of it in recall@1, recall@5 and mAP@100."
                 )
         exact = [line.index for line in others if not line.approximate and line.index in ("HNSW", "IVF_FLAT")]
         if exact:

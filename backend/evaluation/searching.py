@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from backend.evaluation.embedding import Over
 from backend.evaluation.report import LineIndex
-from backend.evaluation.selectors import get_milvus_data_bytes
+from backend.evaluation.selectors import get_milvus_index_bytes
 from backend.evaluation.task import Task
 from backend.gallery.thresholds import search_settings
 from recognition.embedder import Embeddings
@@ -33,7 +33,7 @@ Search = Callable[[Embeddings, int], NDArray[np.intp]]
 
 @dataclass(frozen=True)
 class BuiltGallery:
-    """A gallery made for an evaluation, what became of its index, and the bytes that it added to Milvus' folder."""
+    """A gallery made for an evaluation, what became of its index, and the bytes that it added to the index files."""
 
     gallery: Gallery
     report: IndexReport
@@ -57,7 +57,7 @@ def built_gallery(index: IndexSettings, task: Task) -> Iterator[BuiltGallery]:
         timeout_seconds=SEARCH_SECONDS,
     )
     rows = zip(task.gallery_products, task.gallery.vectors, task.gallery.hash_codes, strict=True)
-    before = get_milvus_data_bytes()
+    before = get_milvus_index_bytes()
     try:
         gallery.create()
         gallery.upsert(
@@ -66,7 +66,7 @@ def built_gallery(index: IndexSettings, task: Task) -> Iterator[BuiltGallery]:
         gallery.flush()
         gallery.load()
         report = gallery.wait_indexed(INDEX_SECONDS)
-        after = get_milvus_data_bytes()
+        after = get_milvus_index_bytes()
         yield BuiltGallery(gallery, report, None if before is None or after is None else after - before)
     finally:
         gallery.drop()

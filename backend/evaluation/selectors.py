@@ -16,10 +16,6 @@ from recognition.embedder import ProductEmbedder, open_embedder
 from recognition.model_card import load_model_folder
 from recognition.sessions import SessionSettings
 
-# Of Milvus' data folder: what would lie in object storage elsewhere. Its logs beside them (etcd, rocksmq) are laid out
-# in advance, 76 MB at a time, and shrink when it pleases them.
-DATA_FOLDERS = ("insert_log", "delta_log", "stats_log", "index_files")
-
 
 @dataclass(frozen=True)
 class ChosenEmbedder:
@@ -66,12 +62,15 @@ def _installed(name: str) -> InstalledModel | None:
     return models.order_by("-created_at").first()
 
 
-def get_milvus_data_bytes() -> int | None:
-    """Disk that the embedded Milvus uses for rows and indexes; None where Milvus is another server."""
+def get_milvus_index_bytes() -> int | None:
+    """Disk that the embedded Milvus uses for index files; None where Milvus is another server.
+
+    Its other folders say little: logs are laid out 76 MB at a time, and rows lie there twice while they are compacted.
+    """
     if all(engine.url != settings.MILVUS_URI for engine in embedded.status(settings.DATA_DIR)):
         return None
-    folder = settings.DATA_DIR / Milvus.name / "data"
-    return sum(_disk_use(path) for part in DATA_FOLDERS for path in (folder / part).rglob("*"))
+    folder = settings.DATA_DIR / Milvus.name / "data" / "index_files"
+    return sum(_disk_use(path) for path in folder.rglob("*"))
 
 
 def _disk_use(path: Path) -> int:

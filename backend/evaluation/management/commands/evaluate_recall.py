@@ -151,7 +151,7 @@ def _show(report: EvaluationReport, out: TextIO) -> None:
     table = Table(title=title, title_justify="left")
     for column in ("index", "strategy", "searched by"):
         table.add_column(column)
-    for column in ("R@1 %", "R@5 %", "mAP@100 %", "top 10 %", "p50 ms", "p95 ms", "index MB", "folder MB"):
+    for column in ("R@1 %", "R@5 %", "mAP@100 %", "top 10 %", "p50 ms", "p95 ms", "index MB", "files MB"):
         table.add_column(column, justify="right", no_wrap=True)
     for line in report.lines:
         table.add_row(*_cells(line))
