@@ -293,8 +293,8 @@ class ProductAdmin(AuditedAdmin):
     @action(description="Import", url_path="import", icon="upload_file", permissions=["add"])
     def start_import(self, request: HttpRequest) -> HttpResponse:
         """Upload a zip of the folder format; the job's page shows how it goes."""
-        form = ImportForm(request.POST or None, request.FILES or None)
-        if request.method == "POST" and form.is_valid():
+        form = ImportForm(request.POST, request.FILES) if request.method == "POST" else ImportForm()
+        if form.is_valid():
             job = start_job(
                 kind=IMPORT_KIND, file=form.cleaned_data["file"], asked_by=request.user.get_username()
             )

@@ -100,8 +100,10 @@ class MainBodyField(forms.MultiValueField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__([forms.FloatField(label=side) for side in SIDES], **kwargs)
 
-    def compress(self, values: list[float]) -> list[float] | None:
-        return values or None
+    def compress(self, values: list[float | None]) -> list[float | None] | None:
+        if None in values and any(value is not None for value in values):
+            raise ValidationError("Give all four numbers, or none.")
+        return None if None in values else values or None
 
 
 class ReferenceImageForm(forms.ModelForm):

@@ -1,0 +1,142 @@
+"""What the gallery shows on products and pictures, and its own read-only pages."""
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from backend.catalogue.models import Product
+from backend.catalogue.services import add_reference_image
+from backend.gallery.models import (
+    Embedding,
+    EmbeddingState,
+    Generation,
+    GenerationState,
+    InstalledModel,
+    ThresholdSet,
+)
+from tests.backend.factories import make_picture, make_product, make_staff
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def media(settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+
+
+@pytest.fixture
+def generation() -> Generation:
+    """Active, and empty: pictures that come get a row of the ledger."""
+    embedder = InstalledModel.objects.create(
+        name="lite", version="1", task="embedder", sha256="0" * 64, card={}
+    )
+    generation = Generation.objects.create(
+        embedder=embedder, index={"type": "HNSW", "m": 32}, collection="c", state=GenerationState.ACTIVE
+    )
+    ThresholdSet.objects.create(
+        generation=generation, strategy="float", version=1, recognised=0.81234, margin=0.05, unknown=0.3
+    )
+    return generation
+
+
+@pytest.fixture
+def manager() -> Client:
+    return make_staff("manager", "manager")
+
+
+@pytest.fixture
+def product(generation) -> Product:
+    """With one picture embedded, one pending, one failed."""
+    product = make_product()
+    for seed, state in enumerate((EmbeddingState.EMBEDDED, EmbeddingState.PENDING, EmbeddingState.FAILED)):
+        image = add_reference_image(product=product, data=make_picture(seed))
+        error = "the model ran out of paper" if state == EmbeddingState.FAILED else ""
+        Embedding.objects.filter(reference_image_id=image.pk).update(state=state, error=error, attempts=5)
+    return product
+
+
+def page(client: Client, name: str, *args, query: str = "") -> str:
+    response = client.get(reverse(f"admin:{name}", args=args) + query)
+    assert response.status_code == 200, name
+    return response.content.decode()
+
+
+def test_a_product_shows_the_state_of_each_picture_and_why_one_failed(manager, product):
+    shown = page(manager, "catalogue_product_change", product.pk)
+    for text in (">embedded<", ">pending<", ">failed<", "the model ran out of paper"):
+        assert text in shown, text
+    assert manager.get(reverse("admin:catalogue_product_pictures", args=[product.pk])).json()["waiting"] == 1
+    failed = Embedding.objects.get(state=EmbeddingState.FAILED).reference_image_id
+    assert "the model ran out of paper" in page(manager, "catalogue_referenceimage_change", failed)
+
+
+def test_products_and_pictures_are_found_by_state(manager, product):
+    make_product("OTHER")
+    for state in ("pending", "failed", "embedded"):
+        for model in ("product", "referenceimage"):
+            url = f"{reverse(f'admin:catalogue_{model}_changelist')}?embedding={state}"
+            assert manager.get(url).context["cl"].result_count == 1, (model, state)
+    assert "1 failed" in page(manager, "catalogue_product_changelist")
+
+
+def test_failed_pictures_are_tried_again(manager, product):
+    act = {"action": "embed_again", "_selected_action": [product.pk]}
+    response = manager.post(reverse("admin:catalogue_product_changelist"), act, follow=True)
+    assert "Pending again: 1 embedding." in response.content.decode()
+    assert not Embedding.objects.filter(state=EmbeddingState.FAILED).exists()
+    row = Embedding.objects.get(
+        error="", state=EmbeddingState.PENDING, reference_image_id=product.reference_images.last().pk
+    )
+    assert row.attempts == 0
+    response = manager.post(reverse("admin:catalogue_product_changelist"), act, follow=True)
+    assert "None of these had failed." in response.content.decode()
+
+
+def test_an_operator_sees_the_gallery_and_tries_again_in_the_ledger(generation, product):
+    operator = make_staff("operator", "operator")
+    model = generation.embedder
+    Embedding.objects.create(generation=generation, reference_image_id=999_999, state=EmbeddingState.REMOVING)
+    assert "1 failed" in page(operator, "gallery_generation_change", generation.pk)
+    assert "0.812" in page(operator, "gallery_thresholdset_changelist")
+    assert "999999, deleted" in page(operator, "gallery_embedding_changelist")
+    for name, *args in (
+        ["gallery_generation_changelist"],
+        ["gallery_installedmodel_changelist"],
+        ["gallery_installedmodel_change", model.pk],
+        ["gallery_thresholdset_change", generation.threshold_sets.get().pk],
+        ["evaluation_evaluationrun_changelist"],
+    ):
+        page(operator, name, *args)
+    failed = Embedding.objects.get(state=EmbeddingState.FAILED)
+    operator.post(
+        reverse("admin:gallery_embedding_changelist"),
+        {"action": "embed_again", "_selected_action": [failed.pk]},
+    )
+    failed.refresh_from_db()
+    assert failed.state == EmbeddingState.PENDING
+
+
+def test_nothing_of_the_gallery_is_edited_by_hand(generation):
+    operator = make_staff("operator", "operator")
+    for model in ("generation", "installedmodel", "thresholdset", "embedding"):
+        assert operator.get(reverse(f"admin:gallery_{model}_add")).status_code == 403
+    url = reverse("admin:gallery_generation_change", args=[generation.pk])
+    assert operator.post(url, {"collection": "other"}).status_code == 403
+
+
+def test_a_manager_reads_generations_and_no_operators_page(manager, generation):
+    page(manager, "gallery_generation_change", generation.pk)
+    for name in (
+        "gallery_embedding",
+        "gallery_installedmodel",
+        "gallery_thresholdset",
+        "access_device",
+        "auth_user",
+    ):
+        assert manager.get(reverse(f"admin:{name}_changelist")).status_code == 403, name
+
+
+def test_without_a_gallery_pages_say_so(manager):
+    image = add_reference_image(product=make_product(), data=make_picture())
+    assert "no gallery yet" in page(manager, "catalogue_referenceimage_change", image.pk)
+    assert "No embedder is active" in page(manager, "index")
