@@ -9,8 +9,9 @@ from backend.engines.errors import EngineFailed
 
 if __name__ == "__main__":
     os.environ.setdefault("LOG_LEVEL", "WARNING")  # a command speaks for itself; services log from INFO on
-    # `engines` starts and stops them itself; `help` and friends must not wait for a database.
-    waits_for_engines = len(sys.argv) > 1 and sys.argv[1] not in {"engines", "help", "--help", "--version"}
+    # `engines` starts and stops them itself; who asks for help must not wait for a database.
+    asks_for_help = len(sys.argv) == 1 or not {"help", "--help", "-h", "--version"}.isdisjoint(sys.argv)
+    waits_for_engines = not asks_for_help and sys.argv[1] != "engines"
     try:
         prepare_environment(start_engines=waits_for_engines)
     except EngineFailed as error:

@@ -10,6 +10,7 @@ threads = int(os.environ.get("WEB_THREADS", "64"))
 timeout = 60
 graceful_timeout = 20
 keepalive = 30
+control_socket_disable = True  # signals do, and several web processes would share the one in the home folder
 accesslog = None  # django-structlog logs each request with its id
 
 if workers > 1:

@@ -63,7 +63,9 @@ class Command(BaseCommand):
         with supervisor.running():
             with console.status("starting web and workers ..."):
                 if not supervisor.watch(lambda: _is_ready(address), timeout_seconds=READY_WITHIN_SECONDS):
-                    raise CommandError(f"not ready after {READY_WITHIN_SECONDS} s; see {settings.DATA_DIR}/logs")
+                    raise CommandError(
+                        f"not ready after {READY_WITHIN_SECONDS} s; see {settings.DATA_DIR}/logs"
+                    )
             photo = _pick_photo()
             answer = _recognise(address, known["key"], photo)
             _show(console, answer, photo)
@@ -214,16 +216,17 @@ def _recognise(address: str, key: str, photo: Path) -> dict[str, Any]:
 
 def _show(console: Console, answer: dict[str, Any], photo: Path) -> None:
     table = Table(title=f"Recognised in {photo.relative_to(BASE_DIR)}", title_justify="left")
-    for column in ("item", "product", "result", "similarity", "box", "price"):
+    # Two lines an item: a terminal of 80 columns has no room for six columns and a product's name.
+    for column in ("item", "product", "result", "price"):
         table.add_column(column, no_wrap=column != "product")
     for item in answer["items"]:
         product = item["product"] or {}
+        box = ", ".join(f"{side:.0f}" for side in item["box"])
+        similarity = "" if item["similarity"] is None else f"similarity {item['similarity']:.3f}"
         table.add_row(
             str(item["id"]),
-            f"{product['sku']}  {product['name']}" if product else "-",
-            item["result"].replace("_", " "),
-            f"{item['similarity']:.3f}" if item["similarity"] is not None else "-",
-            ", ".join(f"{side:.0f}" for side in item["box"]),
+            f"{product.get('name', '-')}\n{product.get('sku', '-')}, box {box}",
+            f"{item['result'].replace('_', ' ')}\n{similarity}",
             f"{product['price']} {product['currency']}" if product.get("price") else "-",
         )
     console.print(table)
@@ -236,13 +239,12 @@ def _show(console: Console, answer: dict[str, Any], photo: Path) -> None:
 
 
 def _tell(console: Console, address: str, known: dict[str, str], photo: Path) -> None:
-    console.print(
-        f"\nadmin    http://{address}/admin/   user admin (or manager), password {known['password']}"
-    )
-    console.print(f"API      http://{address}/api/v1   described at http://{address}/api/schema\n")
     # Unwrapped, so that it can be copied as it is.
     console.print(
+        f"\nadmin  http://{address}/admin/   user admin or manager, password {known['password']}\n"
+        f"API    http://{address}/api/v1   described at http://{address}/api/schema\n\n"
         f"curl -H 'Authorization: Bearer {known['key']}' -F image=@{photo.relative_to(BASE_DIR)} "
         f"http://{address}/api/v1/recognitions\n",
         soft_wrap=True,
+        highlight=False,
     )
