@@ -170,8 +170,15 @@ def test_a_person_sets_the_main_body(manager):
 
 
 @pytest.mark.parametrize(
-    "box", [("0", "0", "161", "50"), ("50", "0", "10", "50"), ("-1", "0", "10", "50"), ("0", "0", "nan", "50"), ("1", "", "", "")]
-)  # fmt: skip
+    "box",
+    [
+        ("0", "0", "161", "50"),
+        ("50", "0", "10", "50"),
+        ("-1", "0", "10", "50"),
+        ("0", "0", "nan", "50"),
+        ("1", "", "", ""),
+    ],
+)
 def test_a_box_that_is_none_is_refused_on_the_page(manager, box):
     image = add_reference_image(product=make_product(), data=make_picture(size=(160, 120)))
     form = dict(zip(("box_x1", "box_y1", "box_x2", "box_y2"), box, strict=True))
@@ -213,8 +220,11 @@ def test_the_list_finds_by_name_sku_gtin_brand_and_filters(manager):
         page = manager.get(f"{reverse('admin:catalogue_product_changelist')}?{query}")
         return [product.sku for product in page.context["cl"].result_list]
 
-    for query in ("q=pear", "q=P-1", "q=4006381", "q=orchard", "category=Fruit", "category=Fruit/Pear", "state__exact=active",
-                  f"product_sets__id__exact={ProductSet.objects.get().pk}", "pictures=none"):  # fmt: skip
+    in_set = f"product_sets__id__exact={ProductSet.objects.get().pk}"
+    for query in (
+        "q=pear", "q=P-1", "q=4006381", "q=orchard", "category=Fruit", "category=Fruit/Pear", "state__exact=active",
+        in_set, "pictures=none",
+    ):  # fmt: skip
         assert found(query) == ["P-1"], query
     assert found("pictures=some") == ["S-1"]
     assert found("category=Fru") == []
