@@ -243,7 +243,8 @@ class Gallery:
     Made cheaply: it connects on first use, and again in a process forked later. Threads may share one. Every method
     may raise GalleryUnavailable (Milvus does not answer: retry) and GalleryMismatch (a collection is missing: rebuild
     or choose another generation). A dead or hung server is told within `timeout_seconds`; the work itself may take
-    longer, except in `search`, whose whole answer comes within it.
+    longer, except in `search`, whose whole answer comes within it. A restarted Milvus first says for half a minute
+    that the collection is not loaded; that too is GalleryUnavailable, and it loads by itself.
     """
 
     def __init__(
