@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -201,17 +202,22 @@ def _pick_photo() -> Path:
 
 
 def _recognise(address: str, key: str, photo: Path) -> dict[str, Any]:
-    with photo.open("rb") as file:
-        found = requests.post(
-            f"http://{address}/api/v1/recognitions",
-            headers={"Authorization": f"Bearer {key}"},
-            files={"image": (photo.name, file)},
-            timeout=settings.RECOGNITION_PATIENCE_SECONDS + 5,
-        )
-    if found.status_code != 201:
-        raise CommandError(f"the recognition failed: {found.status_code} {found.text}")
-    answer: dict[str, Any] = found.json()
-    return answer
+    """Ask as a till does: what is answered with 503 is sent again, for a slow machine's worker is still warming up."""
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while True:
+        with photo.open("rb") as file:
+            found = requests.post(
+                f"http://{address}/api/v1/recognitions",
+                headers={"Authorization": f"Bearer {key}"},
+                files={"image": (photo.name, file)},
+                timeout=settings.RECOGNITION_PATIENCE_SECONDS + 5,
+            )
+        if found.status_code == 201:
+            answer: dict[str, Any] = found.json()
+            return answer
+        if found.status_code != 503 or time.monotonic() > deadline:
+            raise CommandError(f"the recognition failed: {found.status_code} {found.text}")
+        time.sleep(int(found.headers["Retry-After"]))
 
 
 def _show(console: Console, answer: dict[str, Any], photo: Path) -> None:
