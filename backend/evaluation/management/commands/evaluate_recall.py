@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -70,8 +69,10 @@ class Command(BaseCommand):
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # So that collections made for the evaluation are dropped then too.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+        if options["json"] is not None and not options["json"].parent.is_dir():
+            raise CommandError(f"--json: there is no folder {options['json'].parent}")
+        # As Ctrl-C does, so that the collections made for the evaluation are dropped then too.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             chosen = get_chosen_embedder(options["model"])
             card = chosen.embedder.card
@@ -102,6 +103,8 @@ class Command(BaseCommand):
             raise CommandError(problem.detail) from problem
         except RecognitionError as error:
             raise CommandError(str(error)) from error
+        except KeyboardInterrupt as stop:
+            raise CommandError("stopped; what was made for the evaluation is removed") from stop
         run = store_run(report, chosen.generation, "command")
         if options["json"] is not None:
             options["json"].write_text(json.dumps(report.to_dict(), indent=2) + "\n")
