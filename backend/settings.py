@@ -236,6 +236,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "queue_order_strategy": "priority",
 }
 CELERY_WORKER_SEND_TASK_EVENTS = False
+# Celery would open a connection to PostgreSQL for each task; backend/celery.py closes those that broke.
+CELERY_DB_REUSE_MAX = 1_000_000
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep the gallery": {"task": "gallery.sweep", "schedule": 60.0},
@@ -274,7 +276,7 @@ LOGGING: dict[str, Any] = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django.server": {"handlers": [], "propagate": True}, "httpx": {"level": "WARNING"}, "pymilvus": {"level": "CRITICAL"}},
+    "loggers": {"django.server": {"handlers": [], "propagate": True}, "httpx": {"level": "WARNING"}},
 }
 structlog.configure(
     processors=[
