@@ -6,13 +6,16 @@ nothing that would not fall out by itself.
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
+import redis
 from django.conf import settings
 
-from backend.common.broker import broker_client
-from backend.common.problems import Problem
+from backend.common.broker import LONGEST_WAIT_SECONDS, broker_client
+from backend.common.problems import BROKER, Problem, engine_of
 
 IN_FLIGHT_KEY = "checklane:in-flight"
 # A waiting caller is gone by then, whatever its patience.
@@ -29,15 +32,29 @@ return 0
 """
 
 
-def admit(place: str) -> None:
-    """Take a place, by any unique name, among the recognitions under way.
+@contextmanager
+def admitted(place: str) -> Iterator[None]:
+    """Hold a place, by any unique name, among the recognitions under way.
 
     Raises:
         Problem: 429, all places are taken.
         redis.RedisError: the broker does not answer.
     """
+    admit(place)
+    try:
+        yield
+    except Exception as error:
+        # A broker that is away is not waited for once more: the place falls free by itself.
+        if engine_of(error) != BROKER:
+            leave(place)
+        raise
+    leave(place)
+
+
+def admit(place: str) -> None:
+    """Take a place; `admitted` gives it back too."""
     now = time.time()
-    admitted = broker_client().eval(
+    taken = broker_client().eval(
         _ADMIT,
         1,
         IN_FLIGHT_KEY,
@@ -46,7 +63,7 @@ def admit(place: str) -> None:
         now + settings.RECOGNITION_PATIENCE_SECONDS,
         settings.RECOGNITION_MAX_IN_FLIGHT,
     )
-    if not admitted:
+    if not taken:
         raise Problem(
             HTTPStatus.TOO_MANY_REQUESTS,
             "too-many-recognitions",
@@ -56,8 +73,9 @@ def admit(place: str) -> None:
 
 
 def leave(place: str) -> None:
-    """Give the place back."""
-    broker_client().zrem(IN_FLIGHT_KEY, place)
+    """Give the place back; if the broker has gone this very moment, it falls free by itself."""
+    with suppress(redis.RedisError):
+        broker_client().zrem(IN_FLIGHT_KEY, place)
 
 
 def count_in_flight() -> int:
@@ -78,5 +96,12 @@ def signal(recognition_id: str, outcome: dict[str, Any]) -> None:
 
 def wait_for_signal(recognition_id: str, seconds: float) -> dict[str, Any] | None:
     """The outcome, or None when none came in time."""
-    found = broker_client().blpop([_signal_key(recognition_id)], timeout=max(0.01, seconds))
-    return None if found is None else json.loads(found[1])
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        found = broker_client().blpop(
+            [_signal_key(recognition_id)], timeout=max(0.01, min(left, LONGEST_WAIT_SECONDS))
+        )
+        if found is not None:
+            outcome: dict[str, Any] = json.loads(found[1])
+            return outcome
+    return None

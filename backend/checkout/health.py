@@ -16,17 +16,23 @@ from backend.common.broker import broker_client
 from backend.common.problems import engine_of
 from recognition import gallery
 
+OK = "ok"
+
 
 def healthz(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"status": "ok"})
+    return JsonResponse({"status": OK})
 
 
 def readyz(request: HttpRequest) -> JsonResponse:
     """Each thing that a recognition needs, and what is wrong with it; 503 when anything is."""
-    checks = {name: _state_of(check) for name, check in CHECKS.items()}
-    ready = all(state == "ok" for state in checks.values())
+    checks: dict[str, str] = {}
+    for name, (check, engine) in CHECKS.items():
+        # What needs an engine that does not answer is not tried: each try waits for it.
+        without = engine is not None and checks[engine] != OK
+        checks[name] = f"unknown without {engine}" if without else _state_of(check)
+    ready = all(state == OK for state in checks.values())
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    return JsonResponse({"status": "ok" if ready else "not ready", "checks": checks}, status=status)
+    return JsonResponse({"status": OK if ready else "not ready", "checks": checks}, status=status)
 
 
 def _state_of(check: Callable[[], None]) -> str:
@@ -35,7 +41,7 @@ def _state_of(check: Callable[[], None]) -> str:
     except Exception as error:  # a probe reports, whatever went wrong
         # A public page: the kind of fault, not addresses or credentials.
         return "does not answer" if engine_of(error) is not None else str(error)
-    return "ok"
+    return OK
 
 
 def _check_postgresql() -> None:
@@ -60,12 +66,13 @@ def _check_workers() -> None:
         raise RuntimeError("no worker of the queue 'recognition' is up")
 
 
-CHECKS: dict[str, Callable[[], Any]] = {
-    "postgresql": _check_postgresql,
-    "broker": _check_broker,
-    "milvus": _check_milvus,
-    "generation": _check_generation,
-    "recognition_worker": _check_workers,
+# Each check, and the one before it that names the engine it needs.
+CHECKS: dict[str, tuple[Callable[[], Any], str | None]] = {
+    "postgresql": (_check_postgresql, None),
+    "broker": (_check_broker, None),
+    "milvus": (_check_milvus, None),
+    "generation": (_check_generation, "postgresql"),
+    "recognition_worker": (_check_workers, "broker"),
 }
 
 

@@ -1,5 +1,6 @@
 """The process's ProductRecognizer for what is active now, and the recognition of one query image with it."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,8 +15,13 @@ from backend.gallery.loading import get_detector, get_embedder, get_gallery
 from backend.gallery.models import Generation, InstalledModel, ThresholdSet
 from backend.gallery.selectors import get_active_detector, get_active_generation, get_threshold_set
 from backend.gallery.thresholds import get_thresholds, search_settings
+from recognition.errors import GalleryUnavailable
 from recognition.gallery import Match
 from recognition.pipeline import ImageRecognition, ProductRecognizer
+
+# The photos that queue behind one for which Milvus kept silent do not each wait as long again.
+SILENCE_REMEMBERED_SECONDS = 1.0
+_milvus_silent_until = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,9 @@ def recognise_image(
     Raises:
         ImageRefused, GalleryUnavailable, GalleryMismatch, ModelRefused: as the recogniser says.
     """
+    global _milvus_silent_until
+    if time.monotonic() < _milvus_silent_until:
+        raise GalleryUnavailable("Milvus did not answer a moment ago; retry")
 
     def keep(found: list[list[Match]]) -> list[list[Match]]:
         """Drop matches of products that PostgreSQL does not hold as active, whatever Milvus returned."""
@@ -93,4 +102,10 @@ def recognise_image(
         return [[match for match in matches if match.product_id in active] for matches in found]
 
     product_ids: Sequence[int] | None = None if product_set is None else list_product_ids_of_set(product_set)
-    return get_recogniser(serving).recognize(data, keep=keep, product_ids=product_ids, candidates=candidates)
+    try:
+        return get_recogniser(serving).recognize(
+            data, keep=keep, product_ids=product_ids, candidates=candidates
+        )
+    except GalleryUnavailable:
+        _milvus_silent_until = time.monotonic() + SILENCE_REMEMBERED_SECONDS
+        raise

@@ -70,8 +70,7 @@ def recognise(
     )
     # All requests with one key share one place.
     place = f"{device and device.pk}:{idempotency_key}" if idempotency_key else str(recognition.pk)
-    admission.admit(place)
-    try:
+    with admission.admitted(place):
         recognition.image.save("", ContentFile(data), save=False)
         try:
             with transaction.atomic():
@@ -87,8 +86,6 @@ def recognise(
             _drop_image(recognition)
             raise
         return _send_and_wait(recognition)
-    finally:
-        admission.leave(place)
 
 
 def _body_sha256(data: bytes, product_set: ProductSet | None, n_candidates: int) -> str:

@@ -4,16 +4,21 @@ from functools import cache
 
 import redis
 from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+# The longest that a command may ask the broker to wait for something; whoever wants to wait longer asks again. So a
+# broker that hangs is noticed soon, also in the middle of a long wait.
+LONGEST_WAIT_SECONDS = 1.0
 
 
 @cache
 def broker_client() -> redis.Redis:
-    """The process's client; its pool is thread-safe. A broker that is down raises redis.RedisError within 1 s."""
+    """The process's client; its pool is thread-safe. A broker that is down or hangs raises redis.RedisError soon."""
     return redis.Redis.from_url(
         settings.BROKER_URL,
         socket_connect_timeout=1,
-        # Longer than any blocking wait that we ask of it.
-        socket_timeout=settings.RECOGNITION_PATIENCE_SECONDS + 2,
-        health_check_interval=30,
-        decode_responses=False,
+        socket_timeout=LONGEST_WAIT_SECONDS + 0.5,
+        # A connection that broke while it lay idle is opened again; time that is over is not spent twice.
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
