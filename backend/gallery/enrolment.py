@@ -24,6 +24,7 @@ from backend.gallery.models import Embedding, EmbeddingState, Generation
 from backend.gallery.selectors import get_active_detector
 from recognition import images
 from recognition.detector import MainBodyDetector, main_body
+from recognition.errors import ImageRefused
 from recognition.gallery import Entry
 from recognition.images import DecodedImage, ImageLimits
 
@@ -64,15 +65,17 @@ def enrol(
         GalleryUnavailable: Milvus does not answer; leases are given back, nothing is lost.
     """
     over = 0
-    while rows := _claim(generation, EmbeddingState.REMOVING, reference_image_ids, REMOVAL_BATCH):
-        _remove(generation, rows)
-        over += len(rows)
-    while rows := _claim(generation, EmbeddingState.PENDING, reference_image_ids, BATCH):
-        _embed(generation, rows)
+    while True:
+        # Removals before each batch: a picture that is deleted while it is embedded is to go at once.
+        if rows := _claim(generation, EmbeddingState.REMOVING, reference_image_ids, REMOVAL_BATCH):
+            _remove(generation, rows)
+        elif rows := _claim(generation, EmbeddingState.PENDING, reference_image_ids, BATCH):
+            _embed(generation, rows)
+        else:
+            return over
         over += len(rows)
         if each is not None:
             each(len(rows))
-    return over
 
 
 def _claim(
@@ -104,9 +107,10 @@ def _remove(generation: Generation, rows: Sequence[Embedding]) -> None:
 
 def _embed(generation: Generation, rows: Sequence[Embedding]) -> None:
     try:
-        prepared = _prepare(generation, rows)
+        embedder = get_embedder(generation.embedder)
+        prepared = _prepare(generation, rows, embedder.card.minimum_side_pixels)
         if prepared:
-            embeddings = get_embedder(generation.embedder).embed([one.crop for one in prepared])
+            embeddings = embedder.embed([one.crop for one in prepared])
             get_gallery(generation).upsert(
                 [
                     Entry(one.image.pk, one.image.product_id, one.image.revision, vector, hash_code)
@@ -123,19 +127,25 @@ def _embed(generation: Generation, rows: Sequence[Embedding]) -> None:
         raise
 
 
-def _prepare(generation: Generation, rows: Sequence[Embedding]) -> list[Prepared]:
-    """Decode each row's picture, propose its main body if it has none, cut it out. What fails is noted on its row."""
+def _prepare(generation: Generation, rows: Sequence[Embedding], minimum_side: int) -> list[Prepared]:
+    """Decode each row's picture, propose its main body if it has none, cut it out. What fails is noted on its row.
+
+    Args:
+        minimum_side: of a crop that the embedder takes, in pixels.
+    """
     found = ReferenceImage.objects.in_bulk([row.reference_image_id for row in rows])
     detector_model = get_active_detector()
     detector = None if detector_model is None else get_detector(detector_model)
     prepared = []
     for row in rows:
         image = found.get(row.reference_image_id)
-        if image is None:  # deleted a moment ago: its row says `removing` by now
-            _rows([row]).update(lease_until=None)
+        if image is None:  # deleted a moment ago, or by somebody who told nobody
+            _rows([row]).update(state=EmbeddingState.REMOVING, lease_until=None)
         elif row.attempts >= MAX_ATTEMPTS:
             _fail(
-                row, f"gave up after {row.attempts} attempts; the worker died or the model failed each time"
+                row,
+                image,
+                f"gave up after {row.attempts} attempts; the worker died or the model failed each time",
             )
         else:
             try:
@@ -145,14 +155,26 @@ def _prepare(generation: Generation, rows: Sequence[Embedding]) -> list[Prepared
                 assert image.box is not None
                 x1, y1, x2, y2 = image.box
                 crop = decoded.crop((x1, y1, x2, y2), generation.crop_margin)
+                _refuse_small(crop, minimum_side)
                 set_quality_findings(image, images.quality_findings(crop))
                 prepared.append(Prepared(row, image, crop))
             except Exception as error:
                 if engine_of(error) is not None:
                     raise
                 log.warning("picture not embedded", reference_image=image.pk, reason=str(error))
-                _fail(row, f"{type(error).__name__}: {error}")
+                _fail(row, image, f"{type(error).__name__}: {error}")
     return prepared
+
+
+def _refuse_small(crop: NDArray[np.uint8], minimum_side: int) -> None:
+    """One by one: the embedder would refuse the whole batch for one crop."""
+    height, width = crop.shape[:2]
+    if min(height, width) < minimum_side:
+        raise ImageRefused(
+            "too-small",
+            f"Found a main body of {width} x {height} pixels, wanted at least {minimum_side} a side: "
+            "draw its box larger, or give a larger picture.",
+        )
 
 
 def _see_to_main_body(
@@ -167,18 +189,24 @@ def _see_to_main_body(
         propose_main_body(image, [float(side) for side in box], BoxSource.DETECTOR, detector=detector_name)
 
 
-def _fail(row: Embedding, reason: str) -> None:
-    _rows([row]).filter(state=EmbeddingState.PENDING).update(
-        state=EmbeddingState.FAILED, error=reason[:2_000], lease_until=None
+# The revision that a row's picture has by now; null where it was deleted.
+_NOW_AT = Subquery(ReferenceImage.objects.filter(pk=OuterRef("reference_image_id")).values("revision"))
+
+
+def _fail(row: Embedding, image: ReferenceImage, reason: str) -> None:
+    """Say `failed`; a row whose picture changed meanwhile stays pending, for the new box may be a better one."""
+    rows = _rows([row])
+    rows.annotate(now_at=_NOW_AT).filter(state=EmbeddingState.PENDING, now_at=image.revision).update(
+        state=EmbeddingState.FAILED, error=reason[:2_000]
     )
+    rows.update(lease_until=None)
 
 
 def _finish(prepared: Sequence[Prepared]) -> None:
     """Say `embedded`, but `pending` again where the picture changed meanwhile; a row that is to go keeps saying so."""
-    now_at = Subquery(ReferenceImage.objects.filter(pk=OuterRef("reference_image_id")).values("revision"))
     for one in prepared:
         rows = _rows([one.row])
-        rows.filter(state=EmbeddingState.PENDING).annotate(now_at=now_at).update(
+        rows.filter(state=EmbeddingState.PENDING).annotate(now_at=_NOW_AT).update(
             state=Case(
                 When(now_at=one.image.revision, then=Value(EmbeddingState.EMBEDDED)),
                 default=Value(EmbeddingState.PENDING),
