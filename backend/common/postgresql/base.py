@@ -1,4 +1,4 @@
-"""Django's PostgreSQL backend, but nobody waits for a server that hangs (docs/decisions/0005).
+"""Django's PostgreSQL backend, but nobody waits for a server that hangs (docs/decisions/0006).
 
 libpq waits for ever for a server that was stopped or cut off in the middle: its kernel still answers for it. A bound on
 the time of an answer would end long queries too. So an answer is waited for as long as the server gives signs of life.
