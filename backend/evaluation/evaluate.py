@@ -8,12 +8,14 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 from django.conf import settings
 
-from backend.evaluation.embedding import Cropping, Over, embed_pictures
+from backend.common.problems import Problem
+from backend.evaluation.embedding import Crop, Cropping, Over, embed_pictures
 from backend.evaluation.models import EvaluationRun
 from backend.evaluation.pictures import Subject
 from backend.evaluation.report import (
@@ -35,8 +37,11 @@ from backend.evaluation.searching import (
     search_in_turns,
     through_milvus,
 )
+from backend.evaluation.selectors import get_chosen_embedder
 from backend.evaluation.task import Task, nothing_to_measure, set_task
+from backend.gallery.loading import get_detector
 from backend.gallery.models import Generation
+from backend.gallery.selectors import get_active_detector
 from recognition.embedder import ProductEmbedder
 from recognition.gallery import IndexReport, IndexSettings, Strategy, ping
 from recognition.index import SEARCHED_EXACTLY, IndexType, computed_index_bytes
@@ -51,12 +56,14 @@ class Plan:
     """How to evaluate.
 
     Attributes:
+        generation: the active one, where the embedder is that one's.
         detector: name and version of the detector that crops, if one does.
         indexes: out of INDEXES; hash strategies search BIN_FLAT, float the others.
         strategies: out of STRATEGIES.
     """
 
     embedder: ProductEmbedder
+    generation: Generation | None
     cropping: Cropping
     detector: str | None
     indexes: Sequence[LineIndex]
@@ -78,6 +85,42 @@ class Plan:
         if not found:
             raise nothing_to_measure("the hash strategies search BIN_FLAT, and float the other indexes")
         return found
+
+
+def make_plan(
+    model: str | None, crop: Crop, indexes: Sequence[LineIndex], strategies: Sequence[Strategy]
+) -> Plan:
+    """A plan from what an operator names.
+
+    Args:
+        model: as `get_chosen_embedder` takes it.
+    Raises:
+        Problem: 404, there is no such embedder; 409, no detector is active to crop with.
+        ModelRefused: a model does not run as its card says.
+    """
+    chosen = get_chosen_embedder(model)
+    detector = get_active_detector() if crop == "detect" else None
+    if crop == "detect" and detector is None:
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "no-detector",
+            "--crop detect needs a detector; install one with `install_model DIR --activate`",
+        )
+    card = chosen.embedder.card
+    cropping = Cropping(
+        mode=crop,
+        detector=None if detector is None else get_detector(detector),
+        margin=card.crop_margin,
+        minimum_side=card.minimum_side_pixels,
+    )
+    return Plan(
+        embedder=chosen.embedder,
+        generation=chosen.generation,
+        cropping=cropping,
+        detector=None if detector is None else str(detector),
+        indexes=indexes,
+        strategies=strategies,
+    )
 
 
 def evaluate(subject: Subject, plan: Plan, over: Over[Any]) -> EvaluationReport:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan_of(embedder: ProductEmbedder, **changes: Any) -> Plan:
     cropping = Cropping("box", None, embedder.card.crop_margin, embedder.card.minimum_side_pixels)
-    values: dict[str, Any] = {
-        "embedder": embedder, "cropping": cropping, "detector": None, "indexes": INDEXES, "strategies": STRATEGIES,
-    }  # fmt: skip
-    return Plan(**values | changes)
+    plan = Plan(
+        embedder=embedder,
+        generation=None,
+        cropping=cropping,
+        detector=None,
+        indexes=INDEXES,
+        strategies=STRATEGIES,
+    )
+    return replace(plan, **changes)
 
 
 def quietly(_stage: str, steps: Any) -> Any:
@@ -337,6 +343,7 @@ def test_the_live_catalogue_is_measured_leaving_one_picture_out(
         (["--folder", "{store}", "--query", "other.csv"], "there is no .*other.csv"),
         (["--folder", "{store}", "--index", "HNSW", "--strategy", "hash"], "hash strategies search BIN_FLAT"),
         (["--folder", "{store}", "--crop", "detect"], "--crop detect needs a detector"),
+        (["--folder", "{store}", "--json", "{bad}/none/report.json"], "--json: there is no folder .*none"),
         (
             ["--folder", "{bad}", "--query", "gallery.csv"],
             "nothing can be measured: no picture of the gallery",

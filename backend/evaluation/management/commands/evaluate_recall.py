@@ -21,13 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from backend.common.problems import Problem
-from backend.evaluation.embedding import Cropping
-from backend.evaluation.evaluate import INDEXES, STRATEGIES, Plan, evaluate, store_run
+from backend.evaluation.evaluate import INDEXES, STRATEGIES, evaluate, make_plan, store_run
 from backend.evaluation.pictures import folder_subject, live_subject
 from backend.evaluation.report import EvaluationReport, Line
-from backend.evaluation.selectors import get_chosen_embedder
-from backend.gallery.loading import get_detector
-from backend.gallery.selectors import get_active_detector
 from recognition.errors import RecognitionError
 
 REFUSALS_SHOWN = 20
@@ -74,24 +70,11 @@ class Command(BaseCommand):
         # As Ctrl-C does, so that the collections made for the evaluation are dropped then too.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            chosen = get_chosen_embedder(options["model"])
-            card = chosen.embedder.card
-            detector = get_active_detector() if options["crop"] == "detect" else None
-            if options["crop"] == "detect" and detector is None:
-                raise CommandError(
-                    "--crop detect needs a detector; install one with `install_model DIR --activate`"
-                )
-            plan = Plan(
-                embedder=chosen.embedder,
-                cropping=Cropping(
-                    mode=options["crop"],
-                    detector=None if detector is None else get_detector(detector),
-                    margin=card.crop_margin,
-                    minimum_side=card.minimum_side_pixels,
-                ),
-                detector=None if detector is None else str(detector),
-                indexes=options["index"] or INDEXES,
-                strategies=options["strategy"] or STRATEGIES,
+            plan = make_plan(
+                options["model"],
+                options["crop"],
+                options["index"] or INDEXES,
+                options["strategy"] or STRATEGIES,
             )
             if options["folder"] is None:
                 subject = live_subject()
@@ -105,7 +88,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except KeyboardInterrupt as stop:
             raise CommandError("stopped; what was made for the evaluation is removed") from stop
-        run = store_run(report, chosen.generation, "command")
+        run = store_run(report, plan.generation, "command")
         if options["json"] is not None:
             options["json"].write_text(json.dumps(report.to_dict(), indent=2) + "\n")
         self._name_refused(report)
