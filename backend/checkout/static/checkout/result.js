@@ -59,7 +59,7 @@ document.addEventListener("submit", async (event) => {
     place.hidden = false;
     return;
   }
-  const item = form.elements.item.value;
+  const item = form.querySelector("[name=item]").value;
   items.innerHTML = body.html;
   for (const image of items.querySelectorAll("[data-photo]")) image.setAttribute("href", photo);
   choose(items.closest("[data-result]"), item, "row");
