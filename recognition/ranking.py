@@ -26,6 +26,7 @@ DOUBLE_CONTAINMENT = 0.8
 WRONG_SHARE = 0.01
 UNKNOWN_SHARE = 0.01
 MINIMUM_QUERIES = 30
+MARGINS_TRIED = 101
 
 
 @dataclass(frozen=True)
@@ -138,37 +139,60 @@ def suppress_doubles(
     return sorted(kept)
 
 
-def fit_leave_one_out(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> Thresholds:
+def fit_leave_one_out(
+    right: NDArray[np.float64], wrong: NDArray[np.float64], runner_up: NDArray[np.float64]
+) -> Thresholds:
     """Fit thresholds to a gallery alone, each of its pictures in turn being the query.
 
-    Reference pictures are kinder than a checkout's, so the fit leans to asking: `recognised` is what no more
-    than WRONG_SHARE of the queries would reach were their own product missing from the catalogue, `margin`
-    what leaves no more than that share of wrong ones among those recognised, `unknown` what no more than
-    UNKNOWN_SHARE of the known fall below.
+    Reference pictures are kinder than a checkout's, so the fit leans to asking. Similarity and margin are fitted
+    together, for flavours that look alike are told by the lead, strangers by the similarity: of all pairs under which
+    no more than WRONG_SHARE of the recognised are wrong, and no more than WRONG_SHARE of the queries would be
+    recognised were their own product missing from the catalogue, the one that recognises most. `unknown` is what no
+    more than UNKNOWN_SHARE of the known fall below.
 
     Args:
         right: (N,) similarity of each query's nearest picture of its own product, the query itself left out;
             -1 where there was none.
         wrong: (N,) of its nearest picture of another product; -1 where there was none.
+        runner_up: (N,) of its nearest picture of a third product; -1 where there was none.
     Returns:
-        Thresholds.cautious() where there are fewer than MINIMUM_QUERIES with both.
+        Thresholds.cautious() where there are fewer than MINIMUM_QUERIES with right and wrong, or no such pair.
     """
     both = (right > -1) & (wrong > -1)
-    right, wrong = right[both], wrong[both]
+    right, wrong, runner_up = right[both], wrong[both], runner_up[both]
     if len(right) < MINIMUM_QUERIES:
         return Thresholds.cautious()
-    recognised = float(np.quantile(wrong, 1 - WRONG_SHARE, method="higher"))
-    unknown = float(np.quantile(right, UNKNOWN_SHARE, method="lower"))
-    return Thresholds(recognised, _margin(right, wrong, recognised), min(unknown, recognised))
-
-
-def _margin(right: NDArray[np.float64], wrong: NDArray[np.float64], recognised: float) -> float:
-    """The least lead at which no more than WRONG_SHARE of the recognised are wrong."""
-    accepted = np.maximum(right, wrong) >= recognised
-    lead = np.abs(right - wrong)[accepted]
-    is_wrong = (wrong >= right)[accepted]
-    for margin in (0.0, *np.sort(np.nextafter(lead[is_wrong], np.inf))):
+    best = np.maximum(right, wrong)
+    lead = best - np.where(right > wrong, wrong, np.maximum(right, runner_up))
+    is_wrong = wrong >= right
+    stranger_lead = wrong - runner_up
+    fitted, most = Thresholds.cautious(), 0
+    for margin in np.unique(np.quantile(lead, np.linspace(0, 1, MARGINS_TRIED))):
         led = lead >= margin
-        if is_wrong[led].sum() <= WRONG_SHARE * led.sum():
-            return float(margin)
-    return UNREACHABLE
+        recognised = max(
+            _least_for_strangers(wrong[stranger_lead >= margin], len(wrong)),
+            _least_for_known(best[led], is_wrong[led]),
+        )
+        n = int((led & ~is_wrong & (best >= recognised)).sum())
+        if n > most:
+            unknown = float(np.quantile(right, UNKNOWN_SHARE, method="lower"))
+            fitted, most = Thresholds(recognised, float(margin), min(unknown, recognised)), n
+    return fitted
+
+
+def _least_for_strangers(similarities: NDArray[np.float64], n_queries: int) -> float:
+    """The least similarity that no more than WRONG_SHARE of the queries reach, of which only these lead enough."""
+    allowed = int(WRONG_SHARE * n_queries)
+    if len(similarities) <= allowed:
+        return -1.0
+    return float(np.nextafter(np.sort(similarities)[::-1][allowed], np.inf))
+
+
+def _least_for_known(best: NDArray[np.float64], is_wrong: NDArray[np.bool_]) -> float:
+    """The least similarity at which no more than WRONG_SHARE of those that reach it are wrong."""
+    order = np.argsort(-best, kind="stable")
+    reached = np.arange(1, len(best) + 1)
+    good = np.cumsum(is_wrong[order]) <= WRONG_SHARE * reached
+    # Equal similarities are reached together.
+    good &= np.append(np.diff(best[order]) != 0, True)
+    return float(best[order][good][-1]) if good.any() else UNREACHABLE

@@ -10,13 +10,14 @@ import numpy as np
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Max
+from numpy.typing import NDArray
 
 from backend.gallery.loading import get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation, ThresholdSet
 from backend.gallery.selectors import get_threshold_set
 from recognition.embedder import Embeddings
 from recognition.gallery import SearchSettings, Strategy
-from recognition.ranking import Thresholds, fit_leave_one_out
+from recognition.ranking import Thresholds, fit_leave_one_out, gather_candidates
 
 SAMPLE = 2_000
 SEARCH_BATCH = 50
@@ -58,8 +59,8 @@ def fit_thresholds(generation: Generation, strategy: str, *, automatic: bool = F
     n_embedded = len(ids)
     if n_embedded > SAMPLE:
         ids = [int(pk) for pk in np.random.default_rng(0).choice(ids, SAMPLE, replace=False)]
-    right, wrong = _leave_one_out(generation, search_settings(strategy), ids)
-    thresholds = fit_leave_one_out(right, wrong)
+    right, wrong, runner_up = _leave_one_out(generation, search_settings(strategy), ids)
+    thresholds = fit_leave_one_out(right, wrong, runner_up)
     fit = {
         "method": "leave one out",
         "automatic": automatic,
@@ -72,14 +73,15 @@ def fit_thresholds(generation: Generation, strategy: str, *, automatic: bool = F
 
 def _leave_one_out(
     generation: Generation, how: SearchSettings, ids: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Similarity of the nearest right and of the nearest wrong picture for each of `ids` that has company.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """What each of `ids` finds when its picture is the query, itself left out.
 
     Returns:
-        Two float arrays of one length; -1 where a query's matches held no right, or no wrong, picture.
+        Similarities of the nearest right product, of the nearest wrong one and of the next wrong one, each (N,);
+        -1 where a query's matches held none.
     """
     gallery = get_gallery(generation)
-    right, wrong = [], []
+    found = []
     for start in range(0, len(ids), SEARCH_BATCH):
         entries = gallery.fetch(ids[start : start + SEARCH_BATCH])
         if not entries:
@@ -89,13 +91,12 @@ def _leave_one_out(
         )
         for entry, matches in zip(entries, gallery.search(queries, how), strict=True):
             others = [match for match in matches if match.reference_image_id != entry.reference_image_id]
-            own: list[float] = []
-            other: list[float] = []
-            for match in others:
-                (own if match.product_id == entry.product_id else other).append(match.similarity)
-            right.append(max(own, default=-1.0))
-            wrong.append(max(other, default=-1.0))
-    return np.array(right), np.array(wrong)
+            candidates = gather_candidates(others, limit=len(others))
+            own = [one.similarity for one in candidates if one.product_id == entry.product_id]
+            other = [one.similarity for one in candidates if one.product_id != entry.product_id]
+            found.append([[*own, -1.0][0], *[*other, -1.0, -1.0][:2]])
+    right, wrong, runner_up = np.array(found, np.float64).reshape(-1, 3).T
+    return right, wrong, runner_up
 
 
 def _store(

@@ -116,34 +116,59 @@ class TestLeaveOneOutFit:
 
     def test_products_that_lie_apart_are_recognised_and_strangers_are_not(self) -> None:
         right, wrong = self.rng.normal(0.9, 0.02, 500), self.rng.normal(0.5, 0.05, 500)
-        fitted = fit_leave_one_out(right, wrong)
-        assert (right >= fitted.recognised).all()
-        assert (wrong >= fitted.recognised).mean() <= 0.01
-        assert (right < fitted.unknown).mean() <= 0.01
+        runner_up = wrong - 0.05
+        fitted = fit_leave_one_out(right, wrong, runner_up)
+        known = [decide(candidates(r, w), fitted) for r, w in zip(right, wrong, strict=True)]
+        strangers = [decide(candidates(w, u), fitted) for w, u in zip(wrong, runner_up, strict=True)]
+        assert known.count(Result.RECOGNISED) >= 495
+        assert strangers.count(Result.RECOGNISED) <= 5
+        assert known.count(Result.UNKNOWN) <= 5
         assert fitted.unknown <= fitted.recognised
 
     def test_of_what_is_recognised_hardly_any_is_wrong_even_where_flavours_look_alike(self) -> None:
         right = self.rng.normal(0.8, 0.05, 2000)
         wrong = right - self.rng.normal(0.02, 0.03, 2000)
-        fitted = fit_leave_one_out(right, wrong)
-        recognised = (np.maximum(right, wrong) >= fitted.recognised) & (abs(right - wrong) >= fitted.margin)
+        fitted = fit_leave_one_out(right, wrong, wrong - 0.3)
+        answers = [
+            (decide(candidates(max(r, w), min(r, w)), fitted), w >= r)
+            for r, w in zip(right, wrong, strict=True)
+        ]
+        recognised = [is_wrong for result, is_wrong in answers if result is Result.RECOGNISED]
         assert fitted.margin > 0
-        assert (wrong > right)[recognised].sum() <= 0.01 * recognised.sum()
+        assert sum(recognised) <= 0.01 * len(recognised)
+
+    def test_a_missing_product_is_not_taken_for_another(self) -> None:
+        """Strangers as near as the known, and alone in it: only a similarity that hardly any of them reach is left."""
+        right, wrong = self.rng.normal(0.8, 0.05, 1000), self.rng.normal(0.7, 0.05, 1000)
+        fitted = fit_leave_one_out(right, wrong, np.full(1000, 0.1))
+        strangers = [decide(candidates(w, 0.1), fitted) for w in wrong]
+        assert strangers.count(Result.RECOGNISED) <= 10
+
+    def test_siblings_of_a_missing_product_are_told_by_their_lead(self) -> None:
+        """Two siblings always near each other cost no similarity: the margin keeps them out."""
+        right, wrong = self.rng.normal(0.8, 0.03, 1000), self.rng.normal(0.3, 0.03, 1000)
+        wrong[:200], runner_up = 0.79, wrong - 0.2
+        runner_up[:200] = 0.78
+        right[:200] = 0.95
+        fitted = fit_leave_one_out(right, wrong, runner_up)
+        known = [decide(candidates(r, w), fitted) for r, w in zip(right, wrong, strict=True)]
+        assert known.count(Result.RECOGNISED) >= 950
 
     def test_where_wrong_always_beats_right_nothing_is_recognised(self) -> None:
         wrong = self.rng.uniform(0.5, 0.9, 200)
-        fitted = fit_leave_one_out(wrong - 0.2, wrong)
+        fitted = fit_leave_one_out(wrong - 0.2, wrong, wrong - 0.3)
         everything = [decide(candidates(w, w - 0.2), fitted) for w in wrong]
         assert Result.RECOGNISED not in everything
 
     def test_with_too_few_pictures_nothing_is_recognised(self) -> None:
         few = np.linspace(0.5, 0.9, MINIMUM_QUERIES - 1)
-        assert fit_leave_one_out(few, few - 0.4) == Thresholds.cautious()
+        assert fit_leave_one_out(few, few - 0.4, few - 0.5) == Thresholds.cautious()
 
     def test_a_query_without_company_of_its_own_or_without_strangers_does_not_count(self) -> None:
         right, wrong = np.linspace(0.7, 0.9, 100), np.linspace(0.2, 0.4, 100)
         lonely = fit_leave_one_out(
             np.concatenate([right, np.full(50, -1.0), np.full(50, 0.1)]),
             np.concatenate([wrong, np.full(50, 0.9), np.full(50, -1.0)]),
+            np.concatenate([wrong - 0.1, np.full(50, 0.9), np.full(50, -1.0)]),
         )
-        assert lonely == fit_leave_one_out(right, wrong)
+        assert lonely == fit_leave_one_out(right, wrong, wrong - 0.1)
