@@ -230,7 +230,9 @@ def _line(
         report.hash_collection if hashed else report.float_collection for report in (built.report, at_the_end)
     )
     gallery = built.gallery
-    computed = computed_index_bytes(gallery.index, len(task.gallery), gallery.dimension, gallery.hash_bits)
+    # An index that Milvus did not build takes no room.
+    index = gallery.index if after.indexed_rows else IndexSettings(type="FLAT")
+    computed = computed_index_bytes(index, len(task.gallery), gallery.dimension, gallery.hash_bits)
     p50_ms, p95_ms = line.latency_ms()
     return Line(
         index=line.index,

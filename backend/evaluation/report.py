@@ -45,7 +45,7 @@ class Line:
         used: what really searched: the index's name, "searched exactly", or how many rows the index covers.
         segments: the same, segment by segment.
         p50_ms, p95_ms: latency of a search for one query.
-        computed_bytes: of the index, from its layout.
+        computed_bytes: of the index that really searched, from its layout.
         folder_growth_bytes: of the embedded Milvus' index files; None where not measured.
     """
 
