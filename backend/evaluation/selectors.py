@@ -11,7 +11,7 @@ from backend.engines import embedded
 from backend.engines.milvus import Milvus
 from backend.gallery.loading import get_embedder
 from backend.gallery.models import Generation, InstalledModel, ModelTask
-from backend.gallery.selectors import get_active_generation
+from backend.gallery.selectors import find_model, get_active_generation
 from recognition.embedder import ProductEmbedder, open_embedder
 from recognition.model_card import load_model_folder
 from recognition.sessions import SessionSettings
@@ -40,7 +40,7 @@ def get_chosen_embedder(name: str | None) -> ChosenEmbedder:
         return ChosenEmbedder(open_embedder(load_model_folder(Path(name)), sessions), None)
     model = active.embedder if active is not None else None
     if name is not None:
-        model = _installed(name)
+        model = find_model(name, task=ModelTask.EMBEDDER)
     if model is None:
         known = ", ".join(
             f"{one.name}:{one.version}" for one in InstalledModel.objects.filter(task=ModelTask.EMBEDDER)
@@ -52,14 +52,6 @@ def get_chosen_embedder(name: str | None) -> ChosenEmbedder:
             f"{wanted}; name one with --model: a model folder, or one that is installed ({known or 'none is'})",
         )
     return ChosenEmbedder(get_embedder(model), active if active and active.embedder_id == model.pk else None)
-
-
-def _installed(name: str) -> InstalledModel | None:
-    name, _, version = name.partition(":")
-    models = InstalledModel.objects.filter(
-        task=ModelTask.EMBEDDER, name=name, **({"version": version} if version else {})
-    )
-    return models.order_by("-created_at").first()
 
 
 def get_milvus_index_bytes() -> int | None:

@@ -1,5 +1,8 @@
 """Reading the gallery's state."""
 
+from typing import NamedTuple
+
+from django.db import connection
 from django.db.models import Count
 
 from backend.gallery.models import (
@@ -21,12 +24,51 @@ def get_active_generation() -> Generation | None:
     )
 
 
+class ActiveIds(NamedTuple):
+    """Primary keys of what answers now; none of their rows ever changes what it means."""
+
+    generation: int
+    threshold_set: int | None
+    detector: int | None
+
+
+# By hand, as each recognition asks it: Django would need longer to write it than PostgreSQL to answer it.
+_ACTIVE_IDS = f"""
+    SELECT g.id,
+           (SELECT t.id FROM {ThresholdSet._meta.db_table} t
+            WHERE t.generation_id = g.id AND t.strategy = %s ORDER BY t.version DESC LIMIT 1),
+           (SELECT m.id FROM {InstalledModel._meta.db_table} m WHERE m.task = 'detector' AND m.is_active)
+    FROM {Generation._meta.db_table} g WHERE g.state = 'active'
+"""  # noqa: S608  table names of our own models
+
+
+def get_active_ids(strategy: str) -> ActiveIds | None:
+    """Those of the active generation, or None while there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ACTIVE_IDS, [strategy])
+        row = cursor.fetchone()
+    return None if row is None else ActiveIds(*row)
+
+
 def list_live_generations() -> list[Generation]:
     return list(Generation.objects.select_related("embedder").filter(state__in=LIVE_STATES))
 
 
 def get_active_detector() -> InstalledModel | None:
     return InstalledModel.objects.filter(task=ModelTask.DETECTOR, is_active=True).first()
+
+
+def find_model(name: str, **wanted: str) -> InstalledModel | None:
+    """The newest installed model of that name, or of name and version as `name:version`.
+
+    Args:
+        wanted: further fields, such as task.
+    """
+    name, _, version = name.partition(":")
+    models = InstalledModel.objects.filter(name=name, **wanted)
+    if version:
+        models = models.filter(version=version)
+    return models.order_by("-created_at").first()
 
 
 def get_threshold_set(generation: Generation, strategy: str) -> ThresholdSet | None:

@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from backend.common.problems import Problem
 from backend.gallery.models import InstalledModel
+from backend.gallery.selectors import find_model
 from backend.gallery.services import activate_model
 from recognition.errors import RecognitionError
 from recognition.gallery import IndexSettings
@@ -26,9 +27,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        name, _, version = options["name"].partition(":")
-        models = InstalledModel.objects.filter(name=name, **({"version": version} if version else {}))
-        model = models.order_by("-created_at").first()
+        model = find_model(options["name"])
         if model is None:
             known = ", ".join(f"{one.name}:{one.version}" for one in InstalledModel.objects.all())
             raise CommandError(f"there is no model {options['name']!r}; installed: {known or 'none'}")
