@@ -1,6 +1,6 @@
 """A recognition as a person reads it: the stored answer, with its reasons in words and the pictures it rests on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ BASKET_REASONS = {
 }
 
 
-MAX_WORDED_BOXES = 8
+# What a box's words take of the photo, in per cent of its width and height: two lines on a page 1,400 pixels wide.
+WORDS_WIDTH, WORDS_HEIGHT = 31, 10
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,16 @@ class ShownItem:
         number: the item's id in the answer.
         box: x1, y1, width, height in pixels of the upright photo.
         place: left, top, width, height in per cent of it.
+        side: "left" or "right": on which of its corners the words stand, so that they stay inside the photo.
+        worded: whether they stand there at once; where they would cover others' they wait until it is chosen.
         why: why it is not recognised; empty when it is.
     """
 
     number: int
     box: tuple[float, float, float, float]
     place: tuple[float, float, float, float]
+    side: str
+    worded: bool
     result: str
     result_words: str
     product: Mapping[str, Any] | None
@@ -70,11 +75,6 @@ class ShownRecognition:
     basket_reasons: tuple[str, ...]
     timings_ms: Mapping[str, float]
 
-    @property
-    def is_dense(self) -> bool:
-        """Whether the boxes stand so close that only their numbers can be read in the photo."""
-        return len(self.items) > MAX_WORDED_BOXES
-
 
 def show_recognition(recognition: Recognition) -> ShownRecognition:
     """Prepare a recognition that is done for its page."""
@@ -90,11 +90,14 @@ def show_recognition(recognition: Recognition) -> ShownRecognition:
         if correction.item is not None
     }
     size = answer["image"]
+    places = [_in_per_cent(item["box"], size["width"], size["height"]) for item in answer["items"]]
     items = tuple(
         ShownItem(
             number=item["id"],
             box=_with_extent(item["box"]),
-            place=_in_per_cent(item["box"], size["width"], size["height"]),
+            place=place,
+            side=side,
+            worded=worded,
             result=item["result"],
             result_words=RESULT_WORDS[Result(item["result"])],
             product=item["product"],
@@ -111,7 +114,7 @@ def show_recognition(recognition: Recognition) -> ShownRecognition:
             ),
             correction=corrections.get(item["id"]),
         )
-        for item in answer["items"]
+        for item, place, (side, worded) in zip(answer["items"], places, _lay_out_words(places), strict=True)
     )
     reasons = dict.fromkeys(item["basket_reason"] for item in answer["items"] if item["basket_reason"])
     return ShownRecognition(
@@ -175,3 +178,17 @@ def _with_extent(box: list[float]) -> tuple[float, float, float, float]:
 def _in_per_cent(box: list[float], width: int, height: int) -> tuple[float, float, float, float]:
     x1, y1, across, down = _with_extent(box)
     return 100 * x1 / width, 100 * y1 / height, 100 * across / width, 100 * down / height
+
+
+def _lay_out_words(places: Sequence[tuple[float, float, float, float]]) -> list[tuple[str, bool]]:
+    """For each box the side of its words, and whether they fit beside those laid out before."""
+    taken: list[tuple[float, float]] = []
+    laid_out = []
+    for left, top, width, _ in places:
+        side = "right" if left + WORDS_WIDTH > 100 else "left"
+        start = left + width - WORDS_WIDTH if side == "right" else left
+        fits = all(abs(start - x) >= WORDS_WIDTH or abs(top - y) >= WORDS_HEIGHT for x, y in taken)
+        if fits:
+            taken.append((start, top))
+        laid_out.append((side, fits))
+    return laid_out

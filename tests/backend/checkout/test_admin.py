@@ -287,6 +287,14 @@ def test_when_the_whole_photo_was_taken_the_answer_says_why(detector, said):
     assert said in show_recognition(recognition).notes[0]
 
 
+def test_words_at_boxes_stay_inside_the_photo_and_cover_no_others():
+    boxes = [[0, 0, 30, 30], [10, 4, 40, 40], [140, 0, 160, 40], [0, 60, 30, 100]]
+    items = [item(number, "unknown") | {"box": box} for number, box in enumerate(boxes, start=1)]
+    shown = show_recognition(make_recognition(*items)).items
+    assert [one.worded for one in shown] == [True, False, True, True]
+    assert [one.side for one in shown] == ["left", "left", "right", "left"]
+
+
 def test_a_recognition_that_is_not_there_is_a_404(manager):
     for name in ("change", "photo", "thumbnail"):
         assert manager.get(reverse(f"admin:checkout_recognition_{name}", args=[uuid4()])).status_code == 404

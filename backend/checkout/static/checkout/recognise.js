@@ -54,7 +54,7 @@ function show({ html, url }, photo) {
   link.href = url;
   link.className = "ck-link";
   link.textContent = "Open its page";
-  say(`${photo.name} was recognised. `);
+  say(`${photo.name} is answered. `);
   status.append(link);
   answer.scrollIntoView({ block: "start", behavior: "smooth" });
 }
