@@ -75,8 +75,10 @@ MENU: list[tuple[str, list[tuple[str, str, str, str]]]] = [
 def get_navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """The sidebar, as UNFOLD's SIDEBAR.navigation wants it."""
     links = {address: reverse(f"admin:{address}") for _, entries in MENU for _, _, address, _ in entries}
-    # A page belongs to the entry whose address is the longest start of its own.
-    current = max((link for link in links.values() if request.path.startswith(link)), key=len, default="")
+    overview = links["index"]
+    # A page belongs to the entry whose address is the longest start of its own; the overview's is all pages'.
+    starts = [link for link in links.values() if request.path.startswith(link) and link != overview]
+    current = max(starts, key=len, default=overview if request.path == overview else "")
     groups = []
     for title, entries in MENU:
         items = [

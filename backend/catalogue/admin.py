@@ -334,7 +334,7 @@ def thumbnail_url(reference_image_id: int) -> str:
 
 
 @admin.register(ReferenceImage)
-class ReferenceImageAdmin(ModelAdmin):
+class ReferenceImageAdmin(AuditedAdmin):
     """A picture's page is where its main body is set. Pictures are added on their product's page."""
 
     form = ReferenceImageForm

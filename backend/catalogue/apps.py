@@ -17,4 +17,5 @@ class CatalogueConfig(AppConfig):
         auditlog.register(
             models.ProductSet, exclude_fields=["created_at", "updated_at", "devices"], m2m_fields={"products"}
         )
+        auditlog.register(models.ReferenceImage, include_fields=["product", "box", "box_source"])
         register_job(IMPORT_KIND, run_import_job)

@@ -13,22 +13,6 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
 
-class ReadOnlyAdmin(ModelAdmin):
-    """Rows that commands and workers write, and people only read.
-
-    `empty_note`, on any admin: what an empty list says is to be done first (unfold/helpers/empty_results.html).
-    """
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-
 class AuditedAdmin(AuditlogHistoryAdminMixin, ModelAdmin):
     """The history page tells what the audit log holds: changes by people, devices and imports alike."""
 
@@ -42,6 +26,22 @@ class AuditedAdmin(AuditlogHistoryAdminMixin, ModelAdmin):
             raise Http404
         response: HttpResponse = self.auditlog_history_view(request, object_id, extra_context)
         return response
+
+
+class ReadOnlyAdmin(AuditedAdmin):
+    """Rows that commands and workers write, and people only read.
+
+    `empty_note`, on any admin: what an empty list says is to be done first (unfold/helpers/empty_results.html).
+    """
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
 
 
 def check_permission(request: HttpRequest, permission: str) -> None:

@@ -10,6 +10,9 @@ class GalleryConfig(AppConfig):
 
         from backend.gallery import models, signals  # noqa: F401  connects the catalogue's changes to the ledger
 
-        auditlog.register(models.InstalledModel, exclude_fields=["updated_at"])
-        auditlog.register(models.Generation, exclude_fields=["updated_at"])
+        auditlog.register(models.InstalledModel, exclude_fields=["updated_at", "generations"])
+        auditlog.register(
+            models.Generation,
+            exclude_fields=["updated_at", "embeddings", "threshold_sets", "evaluation_runs"],
+        )
         auditlog.register(models.ThresholdSet, exclude_fields=["updated_at"])

@@ -164,6 +164,8 @@ def test_a_person_sets_the_main_body(manager):
     manager.post(change_url(image), form)
     image.refresh_from_db()
     assert image.revision == 2, "saved without a change: nothing to embed again"
+    history = manager.get(reverse("admin:catalogue_referenceimage_history", args=[image.pk])).content.decode()
+    assert "20.5" in history
     manager.post(change_url(image), form | {"_propose": "1"})
     image.refresh_from_db()
     assert (image.box, image.box_source, image.revision) == (None, BoxSource.NONE, 3)
