@@ -20,7 +20,7 @@ from recognition.gallery import SearchSettings, Strategy
 from recognition.ranking import Thresholds, fit_leave_one_out, gather_candidates
 
 SAMPLE = 2_000
-SEARCH_BATCH = 50
+SEARCH_BATCH = 10  # queries a call: each call has no longer than a photo's
 # An automatic fit is made again when the gallery has grown or shrunk by this share since the last.
 REFIT_AT = 0.2
 
