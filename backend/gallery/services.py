@@ -12,6 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import structlog
+from celery import current_app
 from django.db import connection, transaction
 from django.utils import timezone
 from django.utils.text import slugify
@@ -31,6 +32,9 @@ from backend.gallery.models import (
 from backend.gallery.selectors import get_active_detector, get_active_generation
 from recognition.gallery import IndexSettings
 from recognition.model_card import ModelCard, load_model_folder
+
+# Tasks call services, so a service names its task instead of importing it.
+ENROL_TASK = "gallery.enrol"
 
 log = structlog.get_logger(__name__)
 
@@ -166,11 +170,9 @@ def plan_removal(reference_image_id: int) -> None:
 
 def call_worker(reference_image_ids: Sequence[int]) -> None:
     """Ask the bulk worker to look at these pictures once the transaction is through. A lost message only delays."""
-    from backend.gallery.tasks import enrol_task
-
     def send() -> None:
         try:
-            enrol_task.delay(list(reference_image_ids))
+            current_app.send_task(ENROL_TASK, (list(reference_image_ids),))
         except Exception as error:
             if engine_of(error) is None:
                 raise

@@ -6,10 +6,10 @@ from django.conf import settings
 from backend.gallery import enrolment, thresholds
 from backend.gallery.models import GenerationState
 from backend.gallery.selectors import list_live_generations
-from backend.gallery.services import plan_missing
+from backend.gallery.services import ENROL_TASK, plan_missing
 
 
-@shared_task(name="gallery.enrol")
+@shared_task(name=ENROL_TASK)
 def enrol_task(reference_image_ids: list[int]) -> None:
     """See to these pictures in every live generation."""
     for generation in list_live_generations():

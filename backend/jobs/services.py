@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 import structlog
+from celery import current_app
 from django.core.files import File
 from django.db import transaction
 from django.utils import timezone
@@ -21,6 +22,8 @@ from backend.jobs.models import FINISHED, Job, JobState
 LEASE = timedelta(seconds=60)
 SAVE_EVERY_SECONDS = 1.0
 MAX_FAILURES_KEPT = 1_000
+# Tasks call services, so a service names its task instead of importing it.
+RUN_TASK = "jobs.run"
 
 log = structlog.get_logger(__name__)
 Step = TypeVar("Step")
@@ -100,11 +103,9 @@ def start_job(
 
 
 def _call_worker(job: Job) -> None:
-    from backend.jobs.tasks import run_job_task
-
     def send() -> None:
         try:
-            run_job_task.delay(str(job.pk))
+            current_app.send_task(RUN_TASK, (str(job.pk),))
         except Exception as error:
             if engine_of(error) is None:
                 raise

@@ -2,10 +2,10 @@
 
 from celery import shared_task
 
-from backend.jobs.services import call_workers_for_stalled_jobs, run_job
+from backend.jobs.services import RUN_TASK, call_workers_for_stalled_jobs, run_job
 
 
-@shared_task(name="jobs.run", acks_late=True)
+@shared_task(name=RUN_TASK, acks_late=True)
 def run_job_task(job_id: str) -> None:
     run_job(job_id)
 
