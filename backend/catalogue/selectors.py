@@ -1,7 +1,10 @@
 """Reading the catalogue."""
 
 from collections.abc import Collection
+from decimal import Decimal
+from typing import NamedTuple
 
+from django.db import connection
 from django.db.models import QuerySet
 
 from backend.catalogue.models import Product, ProductSet, ProductState, ReferenceImage
@@ -17,12 +20,39 @@ def list_reference_images(product: Product) -> QuerySet[ReferenceImage]:
     return product.reference_images.order_by("id")
 
 
-def get_active_product_ids(product_ids: Collection[int], product_set_id: int | None = None) -> set[int]:
-    """Those of `product_ids` that are active now, and in the product set where one is given."""
-    products = list_products(product_set_id=product_set_id).filter(
-        pk__in=product_ids, state=ProductState.ACTIVE
-    )
-    return set(products.values_list("pk", flat=True))
+class ActiveProduct(NamedTuple):
+    """What an answer says of a product."""
+
+    id: int
+    sku: str
+    gtin: str
+    name: str
+    price: Decimal | None
+    currency: str
+    sold_by: str
+
+
+# By hand, as each recognition asks it: Django takes longer to write hundreds of ids than PostgreSQL to find them.
+_ACTIVE = f"""
+    SELECT p.id, p.sku, p.gtin, p.name, p.price, p.currency, p.sold_by FROM {Product._meta.db_table} p
+    WHERE p.id = ANY(%s) AND p.state = 'active'
+"""  # noqa: S608  table names of our own models
+_IN_SET = f"""
+    AND EXISTS (SELECT 1 FROM {ProductSet.products.through._meta.db_table} m
+                WHERE m.productset_id = %s AND m.product_id = p.id)
+"""  # noqa: S608
+
+
+def get_active_products(
+    product_ids: Collection[int], product_set_id: int | None = None
+) -> dict[int, ActiveProduct]:
+    """Those of `product_ids` that are active now, and in the product set where one is given, by id."""
+    with connection.cursor() as cursor:
+        if product_set_id is None:
+            cursor.execute(_ACTIVE, [list(product_ids)])
+        else:
+            cursor.execute(_ACTIVE + _IN_SET, [list(product_ids), product_set_id])
+        return {row[0]: ActiveProduct(*row) for row in cursor.fetchall()}
 
 
 def list_product_ids_of_set(product_set: ProductSet) -> list[int]:

@@ -88,7 +88,7 @@ def _signal_key(recognition_id: str) -> str:
 
 def signal(recognition_id: str, outcome: dict[str, Any]) -> None:
     """Tell the waiting web process how the recognition ended."""
-    pipeline = broker_client().pipeline(transaction=True)
+    pipeline = broker_client().pipeline(transaction=False)
     pipeline.lpush(_signal_key(recognition_id), json.dumps(outcome))
     pipeline.expire(_signal_key(recognition_id), SIGNAL_LIVES_SECONDS)
     pipeline.execute()

@@ -3,63 +3,55 @@
 import time
 from typing import Any
 
-from backend.catalogue.models import Product
+from backend.catalogue.selectors import ActiveProduct
 from backend.checkout.basket import BasketItem, make_basket
-from backend.checkout.models import RecognisedItem, Recognition, RecognitionState
-from backend.checkout.recogniser import Serving
-from recognition.pipeline import ImageRecognition
+from backend.checkout.models import Recognition, RecognitionState
+from backend.checkout.recogniser import Found, Serving
 from recognition.ranking import Candidate, Result
 
 
 def make_answer(
-    recognition: Recognition, serving: Serving, found: ImageRecognition, started: float
-) -> tuple[dict[str, Any], list[RecognisedItem]]:
+    recognition: Recognition, serving: Serving, found: Found, started: float
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Put products, prices and the basket to what was recognised.
 
     Args:
         started: time.perf_counter() when the worker began.
     Returns:
-        The answer, ready for JSON, and the items' rows, not yet saved.
+        The answer, and the items' rows by column, both ready for JSON.
     """
-    products = Product.objects.in_bulk(
-        {candidate.product_id for item in found.items for candidate in item.candidates}
-    )
     basket_items, rows, items = [], [], []
-    for number, item in enumerate(found.items, start=1):
-        # A product deleted since the search is left out, as if it had not been found.
-        candidates = [one for one in item.candidates if one.product_id in products]
-        result = item.result if candidates else Result.UNKNOWN
-        best = candidates[0] if candidates else None
-        product = products[best.product_id] if best is not None and result is not Result.UNKNOWN else None
-        basket_items.append(BasketItem(result, product))
+    for number, item in enumerate(found.image.items, start=1):
+        best = item.candidates[0] if item.candidates else None
+        product = None if best is None or item.result is Result.UNKNOWN else found.products[best.product_id]
+        basket_items.append(BasketItem(item.result, product))
         similarity = None if best is None else round(best.similarity, 4)
         score = None if item.detection_score is None else round(item.detection_score, 4)
         box = [round(float(side), 1) for side in item.box]
         rows.append(
-            RecognisedItem(
-                recognition=recognition,
-                number=number,
-                box=box,
-                detection_score=score,
-                result=result.value,
-                product=product,
-                sku="" if product is None else product.sku,
-                name="" if product is None else product.name,
-                price=None if product is None else product.price,
-                currency="" if product is None else product.currency,
-                similarity=similarity,
-            )
+            {
+                "number": number,
+                "box": box,
+                "detection_score": score,
+                "result": item.result.value,
+                "product_id": None if product is None else product.id,
+                "sku": "" if product is None else product.sku,
+                "name": "" if product is None else product.name,
+                "price": None if product is None or product.price is None else str(product.price),
+                "currency": "" if product is None else product.currency,
+                "similarity": similarity,
+            }
         )
         items.append(
             {
                 "id": number,
                 "box": box,
                 "detection_score": score,
-                "result": result.value,
+                "result": item.result.value,
                 "product": None if product is None else _product(product),
                 "similarity": similarity,
                 "confidence": None,
-                "candidates": [_candidate(one, products[one.product_id]) for one in candidates],
+                "candidates": [_candidate(one, found.products[one.product_id]) for one in item.candidates],
             }
         )
     basket, reasons = make_basket(basket_items)
@@ -68,8 +60,8 @@ def make_answer(
     answer = {
         "id": str(recognition.pk),
         "state": RecognitionState.DONE.value,
-        "image": {"width": found.width, "height": found.height},
-        "main_body_found": found.main_body_found,
+        "image": {"width": found.image.width, "height": found.image.height},
+        "main_body_found": found.image.main_body_found,
         "product_set": recognition.product_set and recognition.product_set.slug,
         "strategy": serving.strategy,
         "generation": serving.generation.pk,
@@ -80,13 +72,13 @@ def make_answer(
         },
         "items": items,
         "basket": basket,
-        "timings_ms": {stage: round(spent, 2) for stage, spent in found.timings_ms.items()}
+        "timings_ms": {stage: round(spent, 2) for stage, spent in found.image.timings_ms.items()}
         | {"worker": round(1000 * (time.perf_counter() - started), 2)},
     }
     return answer, rows
 
 
-def _product(product: Product) -> dict[str, Any]:
+def _product(product: ActiveProduct) -> dict[str, Any]:
     return {
         "sku": product.sku,
         "gtin": product.gtin or None,
@@ -96,7 +88,7 @@ def _product(product: Product) -> dict[str, Any]:
     }
 
 
-def _candidate(candidate: Candidate, product: Product) -> dict[str, Any]:
+def _candidate(candidate: Candidate, product: ActiveProduct) -> dict[str, Any]:
     return {
         "product": _product(product),
         "similarity": round(candidate.similarity, 4),

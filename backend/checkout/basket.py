@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from backend.catalogue.models import Product, SoldBy
+from backend.catalogue.models import SoldBy
+from backend.catalogue.selectors import ActiveProduct
 from recognition.ranking import Result
 
 
@@ -14,7 +15,7 @@ class BasketItem:
     """One item as the basket sees it: what was decided, and the product if it was recognised."""
 
     result: Result
-    product: Product | None
+    product: ActiveProduct | None
 
 
 def make_basket(items: Sequence[BasketItem]) -> tuple[dict[str, Any], list[str | None]]:

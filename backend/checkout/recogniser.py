@@ -1,7 +1,7 @@
 """The process's ProductRecognizer for what is active now, and the recognition of one query image with it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -9,11 +9,11 @@ from http import HTTPStatus
 from django.conf import settings
 
 from backend.catalogue.models import ProductSet
-from backend.catalogue.selectors import get_active_product_ids, list_product_ids_of_set
+from backend.catalogue.selectors import ActiveProduct, get_active_products, list_product_ids_of_set
 from backend.common.problems import Problem
 from backend.gallery.loading import get_detector, get_embedder, get_gallery
 from backend.gallery.models import Generation, InstalledModel, ThresholdSet
-from backend.gallery.selectors import get_active_detector, get_active_generation, get_threshold_set
+from backend.gallery.selectors import ActiveIds, get_active_ids
 from backend.gallery.thresholds import get_thresholds, search_settings
 from recognition.errors import GalleryUnavailable
 from recognition.gallery import Match
@@ -34,49 +34,55 @@ class Serving:
     strategy: str
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was recognised in a query image, and the products that it names, as the catalogue held them then."""
+
+    image: ImageRecognition
+    products: Mapping[int, ActiveProduct]
+
+
 def get_serving() -> Serving:
-    """What is active now.
+    """What is active now: one short query, and only what changed is read anew.
 
     Raises:
         Problem: 503, no generation is active.
     """
-    generation = get_active_generation()
-    if generation is None:
+    active = get_active_ids(settings.SEARCH_STRATEGY)
+    if active is None:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "no-generation",
             "no embedder is active; an operator installs one with `manage.py install_model` and `activate_model`",
             retry_after=60,
         )
-    strategy = settings.SEARCH_STRATEGY
-    return Serving(generation, get_threshold_set(generation, strategy), get_active_detector(), strategy)
+    return _serving(active, settings.SEARCH_STRATEGY)
 
 
-def get_recogniser(serving: Serving) -> ProductRecognizer:
-    """The recogniser, made once a process for each combination that is active."""
-    return _recogniser(
-        serving.generation.pk,
-        serving.threshold_set and serving.threshold_set.pk,
-        serving.detector and serving.detector.pk,
-        serving.strategy,
+@lru_cache(maxsize=2)
+def _serving(active: ActiveIds, strategy: str) -> Serving:
+    return Serving(
+        generation=Generation.objects.select_related("embedder").get(pk=active.generation),
+        threshold_set=None
+        if active.threshold_set is None
+        else ThresholdSet.objects.get(pk=active.threshold_set),
+        detector=None if active.detector is None else InstalledModel.objects.get(pk=active.detector),
+        strategy=strategy,
     )
 
 
 @lru_cache(maxsize=2)
-def _recogniser(
-    generation_id: int, threshold_set_id: int | None, detector_id: int | None, strategy: str
-) -> ProductRecognizer:
-    generation = Generation.objects.select_related("embedder").get(pk=generation_id)
-    threshold_set = None if threshold_set_id is None else ThresholdSet.objects.get(pk=threshold_set_id)
-    detector = None if detector_id is None else get_detector(InstalledModel.objects.get(pk=detector_id))
+def get_recogniser(serving: Serving) -> ProductRecognizer:
+    """The recogniser, made once a process for each combination that is active."""
+    generation = serving.generation
     gallery = get_gallery(generation)
     gallery.check()
     return ProductRecognizer(
-        detector,
+        None if serving.detector is None else get_detector(serving.detector),
         get_embedder(generation.embedder),
         gallery,
-        get_thresholds(threshold_set),
-        search_settings(strategy),
+        get_thresholds(serving.threshold_set),
+        search_settings(serving.strategy),
         crop_margin=generation.crop_margin,
         max_items=settings.MAX_ITEMS,
         longest_side=settings.DECODE_LONGEST_SIDE,
@@ -85,7 +91,7 @@ def _recogniser(
 
 def recognise_image(
     serving: Serving, data: bytes, *, product_set: ProductSet | None = None, candidates: int = 5
-) -> ImageRecognition:
+) -> Found:
     """Recognise the products of a query image among those of the product set, or of the whole catalogue.
 
     Raises:
@@ -94,18 +100,21 @@ def recognise_image(
     global _milvus_silent_until
     if time.monotonic() < _milvus_silent_until:
         raise GalleryUnavailable("Milvus did not answer a moment ago; retry")
+    products: dict[int, ActiveProduct] = {}
 
     def keep(found: list[list[Match]]) -> list[list[Match]]:
         """Drop matches of products that PostgreSQL does not hold as active, whatever Milvus returned."""
         product_ids = {match.product_id for matches in found for match in matches}
-        active = get_active_product_ids(product_ids, None if product_set is None else product_set.pk)
+        active = get_active_products(product_ids, None if product_set is None else product_set.pk)
+        products.update(active)
         return [[match for match in matches if match.product_id in active] for matches in found]
 
     product_ids: Sequence[int] | None = None if product_set is None else list_product_ids_of_set(product_set)
     try:
-        return get_recogniser(serving).recognize(
+        image = get_recogniser(serving).recognize(
             data, keep=keep, product_ids=product_ids, candidates=candidates
         )
     except GalleryUnavailable:
         _milvus_silent_until = time.monotonic() + SILENCE_REMEMBERED_SECONDS
         raise
+    return Found(image, products)

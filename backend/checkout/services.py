@@ -1,7 +1,7 @@
 """Recognising a photo, from the request to the stored answer, and correcting it.
 
 The web process runs `recognise`: it stores the query image, sends a task and waits for the worker's signal.
-The worker runs `run_recognition`. Each recognition ends once: whoever changes its row from `queued` has the say.
+The worker runs `run_recognition`. Each recognition ends once (outcomes.py).
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.core.files.base import ContentFile
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.utils import timezone
 
 from backend.access.models import Device
@@ -23,7 +23,8 @@ from backend.catalogue.models import Product, ProductSet, check_box
 from backend.catalogue.services import image_limits
 from backend.checkout import admission
 from backend.checkout.answers import make_answer
-from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState
+from backend.checkout.models import Correction, Recognition, RecognitionState
+from backend.checkout.outcomes import end, store_answer
 from backend.checkout.recogniser import get_serving, recognise_image
 from backend.common.problems import Problem, problem_of
 from recognition.errors import ImageRefused
@@ -73,8 +74,7 @@ def recognise(
     with admission.admitted(place):
         recognition.image.save("", ContentFile(data), save=False)
         try:
-            with transaction.atomic():
-                recognition.save(force_insert=True)
+            recognition.save(force_insert=True)
         except IntegrityError:
             # The same key came twice at once: the other request has the row, this one waits for its answer.
             _drop_image(recognition)
@@ -139,14 +139,22 @@ def _send_and_wait(recognition: Recognition) -> Recognition:
 
     deadline = time.monotonic() + settings.RECOGNITION_PATIENCE_SECONDS
     try:
-        recognise_task.apply_async((str(recognition.pk),), expires=settings.RECOGNITION_PATIENCE_SECONDS)
+        recognise_task.apply_async(
+            (
+                str(recognition.pk),
+                recognition.image.name,
+                recognition.n_candidates,
+                recognition.product_set_id,
+            ),
+            expires=settings.RECOGNITION_PATIENCE_SECONDS,
+        )
         outcome = admission.wait_for_signal(str(recognition.pk), deadline - time.monotonic())
     except Exception:
         # The broker is gone: free the key, so that the caller can send the same request again.
-        _end(recognition, RecognitionState.EXPIRED, idempotency_key="")
+        end(recognition, RecognitionState.EXPIRED, idempotency_key="")
         raise
     if outcome is None:
-        if not _end(recognition, RecognitionState.EXPIRED, idempotency_key=""):
+        if not end(recognition, RecognitionState.EXPIRED, idempotency_key=""):
             recognition.refresh_from_db()  # it ended in the last moment; its signal is on the way
     elif outcome["state"] == RecognitionState.DONE:
         recognition.state, recognition.answer = outcome["state"], outcome["answer"]
@@ -156,33 +164,21 @@ def _send_and_wait(recognition: Recognition) -> Recognition:
     return _answered(recognition)
 
 
-def _end(recognition: Recognition, state: RecognitionState, **changes: Any) -> bool:
-    """Change the row from `queued`; False when somebody else ended the recognition first."""
-    ended = Recognition.objects.filter(pk=recognition.pk, state=RecognitionState.QUEUED).update(
-        state=state, **changes
-    )
-    if ended:
-        recognition.state = state
-        for field, value in changes.items():
-            setattr(recognition, field, value)
-    return bool(ended)
-
-
 def _drop_image(recognition: Recognition) -> None:
     if recognition.image.name:
         recognition.image.storage.delete(recognition.image.name)
 
 
-def run_recognition(recognition_id: str) -> None:
+def run_recognition(recognition: Recognition) -> None:
     """In the worker: recognise a queued recognition, store the answer, and tell the web process.
 
     A failure is stored and told as the problem that it is to the caller, and raised where it is a mistake of ours.
+
+    Args:
+        recognition: as the web process sent it, not read from its row: that one is asked when the answer is stored.
     """
     started = time.perf_counter()
     try:
-        recognition = Recognition.objects.select_related("product_set").filter(pk=recognition_id).first()
-        if recognition is None or recognition.state != RecognitionState.QUEUED:
-            return
         answer = _recognise_and_store(recognition, started)
     except Exception as error:
         problem = problem_of(error) or Problem(
@@ -191,36 +187,19 @@ def run_recognition(recognition_id: str) -> None:
             "the recognition failed; the log says why",
             retry_after=2,
         )
-        _fail(recognition_id, problem, forget=isinstance(error, ImageRefused))
+        _fail(recognition, problem, forget=isinstance(error, ImageRefused))
         if problem_of(error) is None:
             raise
-        log.warning("recognition failed", recognition=recognition_id, code=problem.code, reason=str(error))
+        log.warning(
+            "recognition failed", recognition=str(recognition.pk), code=problem.code, reason=str(error)
+        )
         return
     if answer is not None:
-        admission.signal(recognition_id, {"state": RecognitionState.DONE, "answer": answer})
-
-
-def _fail(recognition_id: str, problem: Problem, *, forget: bool) -> None:
-    """Store and tell how a recognition failed.
-
-    Args:
-        forget: the picture was at fault, so nothing of it is stored.
-    """
-    failure = problem.body() | {"retry_after": problem.retry_after}
-    admission.signal(recognition_id, {"state": RecognitionState.FAILED, "failure": failure})
-    queued = Recognition.objects.filter(pk=recognition_id, state=RecognitionState.QUEUED)
-    if not forget:
-        # What may pass by itself must not be replayed to the same key.
-        queued.update(state=RecognitionState.FAILED, failure=failure, idempotency_key="")
-        return
-    recognition = queued.first()
-    if recognition is not None:
-        _drop_image(recognition)
-        recognition.delete()
+        admission.signal(str(recognition.pk), {"state": RecognitionState.DONE, "answer": answer})
 
 
 def _recognise_and_store(recognition: Recognition, started: float) -> dict[str, Any] | None:
-    """Returns: the answer, or None when the recognition had expired meanwhile."""
+    """Returns: the answer, or None when the recognition had ended meanwhile."""
     serving = get_serving()
     with recognition.image.open("rb") as file:
         data = file.read()
@@ -228,18 +207,26 @@ def _recognise_and_store(recognition: Recognition, started: float) -> dict[str, 
         serving, data, product_set=recognition.product_set, candidates=recognition.n_candidates
     )
     answer, items = make_answer(recognition, serving, found, started)
-    with transaction.atomic():
-        if not _end(
-            recognition,
-            RecognitionState.DONE,
-            answer=answer,
-            generation=serving.generation,
-            threshold_set=serving.threshold_set,
-            detector=serving.detector,
-        ):
-            return None
-        RecognisedItem.objects.bulk_create(items)
-    return answer
+    return answer if store_answer(recognition, serving, answer, items) else None
+
+
+def _fail(recognition: Recognition, problem: Problem, *, forget: bool) -> None:
+    """Store and tell how a recognition failed.
+
+    Args:
+        forget: the picture was at fault, so nothing of it is stored.
+    """
+    failure = problem.body() | {"retry_after": problem.retry_after}
+    try:
+        if forget:
+            _drop_image(recognition)
+            Recognition.objects.filter(pk=recognition.pk, state=RecognitionState.QUEUED).delete()
+        else:
+            # What may pass by itself must not be replayed to the same key.
+            end(recognition, RecognitionState.FAILED, failure=failure, idempotency_key="")
+    finally:
+        # Also when PostgreSQL is what failed.
+        admission.signal(str(recognition.pk), {"state": RecognitionState.FAILED, "failure": failure})
 
 
 # --- corrections ------------------------------------------------------------------------------------------

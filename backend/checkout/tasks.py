@@ -1,13 +1,21 @@
 """Celery tasks of the checkout; settings route `recognise` and `echo` to the queue `recognition`."""
 
+from uuid import UUID
+
 from celery import shared_task
 
 from backend.checkout import admission, services
+from backend.checkout.models import Recognition
 
 
 @shared_task(name="checkout.recognise")
-def recognise_task(recognition_id: str) -> None:
-    services.run_recognition(recognition_id)
+def recognise_task(recognition_id: str, image: str, n_candidates: int, product_set_id: int | None) -> None:
+    """All that the worker needs of the row comes with the message, which saves reading it."""
+    services.run_recognition(
+        Recognition(
+            pk=UUID(recognition_id), image=image, n_candidates=n_candidates, product_set_id=product_set_id
+        )
+    )
 
 
 @shared_task(name="checkout.echo")
