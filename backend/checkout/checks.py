@@ -49,8 +49,8 @@ def check_recognition_settings(**_: Any) -> list[CheckMessage]:
     if settings.MILVUS_TIMEOUT_SECONDS >= settings.RECOGNITION_PATIENCE_SECONDS > 0:
         found.append(
             Warning(
-                f"MILVUS_TIMEOUT_SECONDS ({settings.MILVUS_TIMEOUT_SECONDS:g}) is not below RECOGNITION_PATIENCE_SECONDS"
-                f" ({settings.RECOGNITION_PATIENCE_SECONDS:g})",
+                f"MILVUS_TIMEOUT_SECONDS ({settings.MILVUS_TIMEOUT_SECONDS:g}) is not below"
+                f" RECOGNITION_PATIENCE_SECONDS ({settings.RECOGNITION_PATIENCE_SECONDS:g})",
                 hint="A caller would give up before it learns that Milvus does not answer.",
                 id="checkout.W001",
             )

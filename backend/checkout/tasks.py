@@ -8,7 +8,7 @@ from backend.checkout import admission, services
 from backend.checkout.models import Recognition
 
 
-@shared_task(name="checkout.recognise")
+@shared_task(name=services.RECOGNISE_TASK)
 def recognise_task(recognition_id: str, image: str, n_candidates: int, product_set_id: int | None) -> None:
     """All that the worker needs of the row comes with the message, which saves reading it."""
     services.run_recognition(
