@@ -223,7 +223,12 @@ CELERY_TASK_ROUTES = {
 }
 # Whoever sends a task learns within 2 s that the broker is away. Once more at once, for a connection that broke while
 # it lay idle; a lost message only delays, for the sweep finds what is pending.
-CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+CELERY_TASK_PUBLISH_RETRY_POLICY = {
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0,
+    "interval_max": 0,
+}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_TIMEOUT = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

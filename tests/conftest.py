@@ -9,7 +9,9 @@ import pytest
 from tests.live import LiveService, start_live_service
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CHROMIUM = next((path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if os.path.exists(path)), None)
+CHROMIUM = next(
+    (path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if os.path.exists(path)), None
+)
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg2
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 UP_WITHIN_SECONDS = 180
+# A word of the command line that tells the demo's processes apart.
+COMMANDS = {"web": "gunicorn", "recognition": "recognition", "bulk": "bulk", "beat": "beat"}
 
 
 @dataclass
@@ -45,11 +48,28 @@ class LiveService:
             timeout=timeout,
         )
 
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Of "web", "recognition", "bulk" or "beat": the first is the one that the demo looks after, then its own."""
+        for child in psutil.Process(self.process.pid).children():
+            words = child.cmdline()
+            if COMMANDS[name] in words:
+                return [child, *child.children(recursive=True)]
+        return []
+
+    def peak_memory(self) -> dict[str, int]:
+        """Bytes that the processes of web and recognition had resident at the most, each at its own time."""
+        return {name: sum(map(_peak, self.processes(name))) for name in ("web", "recognition")}
+
     def stop(self) -> None:
         """As Ctrl-C does."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(60)
+
+
+def _peak(process: psutil.Process) -> int:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
 def start_live_service(data_dir: Path, name: str, **settings: str) -> LiveService:
@@ -61,19 +81,27 @@ def start_live_service(data_dir: Path, name: str, **settings: str) -> LiveServic
         settings: further environment variables.
     """
     database_url = _make_database(name)
-    environ = dict(os.environ) | {
-        "CHECKLANE_DATA": str(data_dir),
-        "DATABASE_URL": database_url,
-        "BROKER_URL": re.sub(r"(/\d*)?$", "/1", os.environ["BROKER_URL"], count=1),
-        "LOG_LEVEL": "INFO",
-        "PYTHONUNBUFFERED": "1",
-    } | settings
+    environ = (
+        dict(os.environ)
+        | {
+            "CHECKLANE_DATA": str(data_dir),
+            "DATABASE_URL": database_url,
+            "BROKER_URL": re.sub(r"(/\d*)?$", "/1", os.environ["BROKER_URL"], count=1),
+            "LOG_LEVEL": "INFO",
+            "PYTHONUNBUFFERED": "1",
+        }
+        | settings
+    )
     environ.pop("CHECKLANE_EMBEDDED_ENGINES", None)
     log = data_dir / "demo.log"
     data_dir.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "manage.py", "demo"], cwd=REPOSITORY, env=environ, stdout=sink, stderr=subprocess.STDOUT
+            [sys.executable, "manage.py", "demo"],
+            cwd=REPOSITORY,
+            env=environ,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
         )
     deadline = time.monotonic() + UP_WITHIN_SECONDS
     while "Ctrl-C" not in log.read_text():

@@ -170,6 +170,7 @@ def plan_removal(reference_image_id: int) -> None:
 
 def call_worker(reference_image_ids: Sequence[int]) -> None:
     """Ask the bulk worker to look at these pictures once the transaction is through. A lost message only delays."""
+
     def send() -> None:
         try:
             current_app.send_task(ENROL_TASK, (list(reference_image_ids),))

@@ -34,15 +34,22 @@ WORK = ("decode", "detect", "embed", "search")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--detector", type=Path, help="model folder; without one the photo is one box")
     parser.add_argument("--embeddings", type=int, default=50_000)
     parser.add_argument("--requests", type=int, default=200, help="for the latency of one client")
     parser.add_argument("--seconds", type=float, default=20, help="of each load")
-    parser.add_argument("--soak", type=int, default=2_000, help="recognitions for the memory figure; 0 leaves it out")
+    parser.add_argument(
+        "--soak", type=int, default=2_000, help="recognitions for the memory figure; 0 leaves it out"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="checklane-bench-") as folder, running(Path(folder), options) as service:
+    with (
+        tempfile.TemporaryDirectory(prefix="checklane-bench-") as folder,
+        running(Path(folder), options) as service,
+    ):
         report = {
             "settings": {
                 "embeddings": options.embeddings, "detector": str(options.detector or "none"), "cores": os.cpu_count()
@@ -80,7 +87,9 @@ def running(folder: Path, options: argparse.Namespace) -> Iterator[LiveService]:
         embedded.down(folder)
 
 
-def recognise(service: LiveService, session: requests.Session | None = None) -> tuple[int, float, dict[str, Any]]:
+def recognise(
+    service: LiveService, session: requests.Session | None = None
+) -> tuple[int, float, dict[str, Any]]:
     """Send the scene: status, milliseconds, answer."""
     started = time.perf_counter()
     answer = (session or requests).post(
@@ -100,7 +109,11 @@ def echo(service: LiveService, session: requests.Session) -> float:
 
 def percentiles(values: list[float]) -> dict[str, float]:
     ordered = sorted(values)
-    return {"p50": statistics.median(ordered), "p95": ordered[int(0.95 * (len(ordered) - 1))], "n": len(ordered)}
+    return {
+        "p50": statistics.median(ordered),
+        "p95": ordered[int(0.95 * (len(ordered) - 1))],
+        "n": len(ordered),
+    }
 
 
 def measure_latency(service: LiveService, n: int) -> dict[str, Any]:
@@ -166,7 +179,10 @@ def measure_overload(service: LiveService, seconds: float) -> dict[str, Any]:
     statuses = {str(status): sum(one == status for one, _ in under) for status in {one for one, _ in under}}
     started = time.monotonic()
     limit = 1.2 * statistics.median(before)
-    while statistics.median(spent for _, spent in load(service, 4, 1.0)) > limit and time.monotonic() < started + 30:
+    while (
+        statistics.median(spent for _, spent in load(service, 4, 1.0)) > limit
+        and time.monotonic() < started + 30
+    ):
         pass
     return {
         "four_clients_ms": percentiles(before),
@@ -179,6 +195,7 @@ def measure_overload(service: LiveService, seconds: float) -> dict[str, Any]:
 
 def measure_memory(service: LiveService, n: int) -> dict[str, Any]:
     """Resident memory of web and recognition worker after n recognitions, beside that after the first 200."""
+
     def resident() -> dict[str, int]:
         sums: dict[str, int] = {}
         for process in psutil.Process(service.process.pid).children(recursive=True):
@@ -208,7 +225,11 @@ def measure_memory(service: LiveService, n: int) -> dict[str, Any]:
     send(n - 200)
     last = resident()
     return {
-        kind: {"after_200_mb": first[kind] / 1e6, f"after_{n}_mb": last[kind] / 1e6, "growth": last[kind] / first[kind] - 1}
+        kind: {
+            "after_200_mb": first[kind] / 1e6,
+            f"after_{n}_mb": last[kind] / 1e6,
+            "growth": last[kind] / first[kind] - 1,
+        }
         for kind in first
     }
 
@@ -227,8 +248,18 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     wanted: list[tuple[str, float, Callable[[float], bool], str]] = [
         ("rest / echo", latency["rest_to_echo"], lambda ratio: ratio <= 1.5, "at most 1.5"),
-        ("throughput of 4 clients / alone", report["throughput"]["share"], lambda ratio: ratio >= 0.7, "at least 0.7"),
-        ("admitted under 40 clients / 4 clients", report["overload"]["slowdown"], lambda r: r <= 2, "at most 2"),
+        (
+            "throughput of 4 clients / alone",
+            report["throughput"]["share"],
+            lambda ratio: ratio >= 0.7,
+            "at least 0.7",
+        ),
+        (
+            "admitted under 40 clients / 4 clients",
+            report["overload"]["slowdown"],
+            lambda r: r <= 2,
+            "at most 2",
+        ),
         ("recovered after, s", report["overload"]["recovered_after_s"], lambda s: s <= 10, "at most 10"),
     ]
     wanted += [

@@ -43,7 +43,13 @@ def main(wanted: int) -> None:
         codes = np.packbits(vectors > 0, axis=1)[:, : gallery.hash_bits // 8]
         gallery.upsert(
             [
-                Entry(FIRST_ID + start + row, products[(start + row) // PICTURES_PER_PRODUCT].pk, 1, vectors[row], codes[row])
+                Entry(
+                    FIRST_ID + start + row,
+                    products[(start + row) // PICTURES_PER_PRODUCT].pk,
+                    1,
+                    vectors[row],
+                    codes[row],
+                )
                 for row in range(n)
             ]
         )
