@@ -56,7 +56,8 @@ class ReferenceImageSerializer(serializers.ModelSerializer):
 
 
 class NewReferenceImageSerializer(serializers.Serializer):
-    image = serializers.FileField(help_text="JPEG, PNG or WebP")
+    # An empty file is refused as a picture, with its own word.
+    image = serializers.FileField(allow_empty_file=True, help_text="JPEG, PNG or WebP")
     x1 = serializers.FloatField(required=False)
     y1 = serializers.FloatField(required=False)
     x2 = serializers.FloatField(required=False)

@@ -31,6 +31,15 @@ def validate_gtin(gtin: str) -> None:
         ) from error
 
 
+def _is_storable(value: Any) -> bool:
+    """Whether PostgreSQL stores the JSON value: no text in it has a NUL, or half of a character."""
+    if isinstance(value, str):
+        return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, dict):
+        return all(_is_storable(key) and _is_storable(inner) for key, inner in value.items())
+    return not isinstance(value, list) or all(map(_is_storable, value))
+
+
 class ProductState(models.TextChoices):
     ACTIVE = "active"
     RETIRED = "retired"
@@ -99,6 +108,8 @@ class Product(TimestampedModel):
     def clean(self) -> None:
         if self.price is not None and not self.currency:
             raise ValidationError({"currency": "a price needs its currency, e.g. EUR"})
+        if not _is_storable(self.attributes):
+            raise ValidationError({"attributes": "a text in it has a NUL, or half of a character"})
 
 
 class ProductSet(TimestampedModel):

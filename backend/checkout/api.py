@@ -28,7 +28,10 @@ FORM_BYTES = 10_000
 
 
 class RecognitionRequestSerializer(serializers.Serializer):
-    image = serializers.FileField(help_text="JPEG, PNG or WebP, up to 20 MB and 50 megapixels")
+    # An empty file is refused as a picture, with its own word.
+    image = serializers.FileField(
+        allow_empty_file=True, help_text="JPEG, PNG or WebP, up to 20 MB and 50 megapixels"
+    )
     product_set = serializers.CharField(
         required=False, help_text="slug; default: the device's own, else the whole catalogue"
     )

@@ -130,6 +130,8 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(
                 HTTPStatus.BAD_REQUEST, "invalid", _first_message(error.detail), errors=error.detail
             )
+        case RecursionError():
+            return Problem(HTTPStatus.BAD_REQUEST, "invalid", "the body is nested too deeply")
         case exceptions.APIException():
             wait = getattr(error, "wait", None)
             return Problem(
