@@ -64,6 +64,8 @@ def install_model(folder: Path) -> InstalledModel:
                 f"another {there} is installed (SHA-256 {there.sha256[:12]}, this one {model.sha256[:12]});"
                 " give this one a version of its own in its card",
             )
+        if there.folder.exists():
+            return there
         model = there
     _copy_folder(folder, model.folder)
     # Loaded once before it is believed: a model that does not run here is refused now, not at the till.
