@@ -208,6 +208,11 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "RecognitionState": "backend.checkout.models.RecognitionState",
+        "JobState": "backend.jobs.models.JobState",
+        "ProductState": "backend.catalogue.models.ProductState",
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "backend.common.openapi.add_problem_responses",

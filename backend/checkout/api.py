@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
 from rest_framework import serializers
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
@@ -55,6 +55,21 @@ class CorrectionSerializer(serializers.ModelSerializer):
     class Meta:
         model = Correction
         fields = ["id", "item", "box", "sku", "made_by", "created_at"]
+
+
+class AnsweredSerializer(RecognitionAnswerSerializer):
+    """A recognition that is done, as it is read later."""
+
+    corrections = CorrectionSerializer(many=True)
+
+
+class UnansweredSerializer(serializers.Serializer):
+    """A recognition that is under way, failed or expired."""
+
+    id = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=RecognitionState.choices)
+    failure = serializers.JSONField(allow_null=True, help_text="the problem that was answered")
+    corrections = CorrectionSerializer(many=True)
 
 
 def _refuse_large_body(request: Request) -> None:
@@ -138,7 +153,14 @@ class RecognitionsView(APIView):
 class RecognitionView(APIView):
     scope = "recognise"
 
-    @extend_schema(operation_id="get_recognition", responses=RecognitionAnswerSerializer)
+    @extend_schema(
+        operation_id="get_recognition",
+        responses=PolymorphicProxySerializer(
+            component_name="StoredRecognition",
+            serializers=[AnsweredSerializer, UnansweredSerializer],
+            resource_type_field_name=None,
+        ),
+    )
     def get(self, request: Request, recognition_id: UUID) -> Response:
         recognition = get_recognition(request, recognition_id)
         corrections = CorrectionSerializer(recognition.corrections.select_related("item"), many=True).data

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -53,21 +53,21 @@ class _SteerJob(APIView):
         return Response(JobSerializer(self.act(get_job(request, job_id))).data)
 
 
-@extend_schema(operation_id="pause_job", request=None, responses=JobSerializer)
+@extend_schema_view(post=extend_schema(operation_id="pause_job", request=None, responses=JobSerializer))
 class PauseJob(_SteerJob):
     act = staticmethod(services.pause_job)
 
 
-@extend_schema(operation_id="resume_job", request=None, responses=JobSerializer)
+@extend_schema_view(post=extend_schema(operation_id="resume_job", request=None, responses=JobSerializer))
 class ResumeJob(_SteerJob):
     act = staticmethod(services.resume_job)
 
 
-@extend_schema(operation_id="cancel_job", request=None, responses=JobSerializer)
+@extend_schema_view(post=extend_schema(operation_id="cancel_job", request=None, responses=JobSerializer))
 class CancelJob(_SteerJob):
     act = staticmethod(services.cancel_job)
 
 
-@extend_schema(operation_id="retry_job", request=None, responses=JobSerializer)
+@extend_schema_view(post=extend_schema(operation_id="retry_job", request=None, responses=JobSerializer))
 class RetryJob(_SteerJob):
     act = staticmethod(services.retry_job)
