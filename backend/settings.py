@@ -236,6 +236,8 @@ CELERY_TASK_PUBLISH_RETRY_POLICY = {
     "interval_max": 0,
 }
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# Celery kills a process of its pool that is not up within this time; ours may load and warm models first.
+CELERY_WORKER_PROC_ALIVE_TIMEOUT = 120.0
 CELERY_BROKER_CONNECTION_TIMEOUT = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_POOL_LIMIT = 64

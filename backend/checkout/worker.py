@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import structlog
-from celery import signals
+from celery import current_app, signals
 
 from backend.common.broker import broker_client
 from backend.common.problems import Problem, problem_of
@@ -18,39 +18,44 @@ HEARTBEAT_LIVES_SECONDS = 10
 log = structlog.get_logger(__name__)
 
 
-def _serves_recognition(sender: Any) -> bool:
-    return "recognition" in sender.app.amqp.queues.consume_from
+def start_heartbeat() -> threading.Event:
+    """Say every few seconds that this process is there; /readyz asks for it.
 
-
-@signals.worker_ready.connect
-def _beat_heart(sender: Any, **_: Any) -> None:
-    """Say every few seconds that a worker is there; /readyz asks for it."""
-    if not _serves_recognition(sender):
-        return
+    Returns:
+        What stops it, when set.
+    """
     name = f"{HEARTBEAT_KEY}:{socket.gethostname()}:{os.getpid()}"
     stopped = threading.Event()
-    signals.worker_shutting_down.connect(lambda **_: stopped.set(), weak=False)
 
     def beat() -> None:
-        while not stopped.wait(HEARTBEAT_EVERY_SECONDS):
+        while True:
             try:
                 broker_client().set(name, 1, ex=HEARTBEAT_LIVES_SECONDS)
             except Exception as error:  # the broker is away: the next beat tries again
                 log.warning("no heartbeat", reason=str(error))
+            if stopped.wait(HEARTBEAT_EVERY_SECONDS):
+                return
 
     threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+    return stopped
 
 
 def count_recognition_workers() -> int:
-    """Workers that beat lately."""
+    """Worker processes that beat lately."""
     return sum(1 for _ in broker_client().scan_iter(f"{HEARTBEAT_KEY}:*", count=1000))
 
 
 @signals.worker_process_init.connect
-def _warm_up(**_: Any) -> None:
+def _come_up(**_: Any) -> None:
+    """In each process of the pool: the heart beats once the models are loaded, for until then no photo is answered."""
+    if os.environ.get("CHECKLANE_WARM_UP") == "1":
+        _warm_up()
+    if "recognition" in current_app.amqp.queues.consume_from:
+        start_heartbeat()
+
+
+def _warm_up() -> None:
     """Load and warm the models before the first photo waits for it."""
-    if os.environ.get("CHECKLANE_WARM_UP") != "1":
-        return
     from backend.checkout.recogniser import get_recogniser, get_serving
 
     try:
