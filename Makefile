@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts check bench format clean
+.PHONY: help demo test test-faults lint types contracts check bench format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ demo: $(VENV)/.demo  ## everything from a bare checkout, one recognition shown; 
 
 test: $(VENV)/.test  ## the tests, on real engines
 	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: $(VENV)/.test  ## what depends on the moment a process dies at, ten times over
+	CHECKLANE_FAULT_ROUNDS=10 $(BIN)/python -m pytest --timeout=1800 tests/end_to_end/test_faults.py $(ARGS)
 
 lint: $(VENV)/.test  ## ruff: rules and format
 	$(BIN)/ruff check .
