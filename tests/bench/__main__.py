@@ -1,7 +1,7 @@
 """`make bench`: what an answer costs, and what of it is ours; each figure a ratio within one run.
 
 Brings up the demo with a gallery of 50,000 embeddings and asks it over HTTP, as a till would. Machines are shared and
-noisy: only the ratios are worth quoting, with this command beside them.
+noisy: only the ratios are worth quoting, with this command beside them (docs/performance.md).
 
     make bench ARGS="--detector DIR"      with an installed detector the scene has five products in five boxes
 """
@@ -15,13 +15,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import requests
 from rich.console import Console
 from rich.table import Table
@@ -141,28 +142,41 @@ def measure_latency(service: LiveService, n: int) -> dict[str, Any]:
     }
 
 
-def load(service: LiveService, clients: int, seconds: float) -> list[tuple[int, float]]:
-    """So many clients, each sending as soon as it has its answer: (status, ms) of every request."""
-    until = time.monotonic() + seconds
+@dataclass(frozen=True)
+class Load:
+    """What became of a load: (status, ms) of every request, and the seconds that all of it took."""
+
+    requests: list[tuple[int, float]]
+    seconds: float
+
+    @property
+    def admitted_ms(self) -> list[float]:
+        return [spent for status, spent in self.requests if status == 201]
+
+
+def load(service: LiveService, clients: int, seconds: float) -> Load:
+    """So many clients, each sending as soon as it has its answer; a refused one waits as long as it is told to."""
+    started = time.monotonic()
 
     def client(_: int) -> list[tuple[int, float]]:
         seen = []
         with requests.Session() as session:
-            while time.monotonic() < until:
+            while time.monotonic() < started + seconds:
                 status, spent, _answer = recognise(service, session)
                 seen.append((status, spent))
                 if status == 429:
-                    time.sleep(0.1)  # a refused till waits; Retry-After asks for a second
+                    time.sleep(1.0)  # Retry-After
         return seen
 
     with ThreadPoolExecutor(clients) as pool:
-        return [one for seen in pool.map(client, range(clients)) for one in seen]
+        seen = [one for seen in pool.map(client, range(clients)) for one in seen]
+    return Load(seen, time.monotonic() - started)
 
 
 def measure_throughput(service: LiveService, seconds: float) -> dict[str, Any]:
     """Four clients, beside what decode, models and search alone reach in as many processes on the same cores."""
     answered = load(service, 4, seconds)
-    over_http = sum(status == 201 for status, _ in answered) / seconds
+    over_http = len(answered.admitted_ms) / answered.seconds
     alone = subprocess.run(
         [sys.executable, "-m", "tests.bench.alone", str(SCENE), str(seconds)],
         cwd=REPOSITORY, env=service.environ, check=True, capture_output=True, text=True,
@@ -173,22 +187,17 @@ def measure_throughput(service: LiveService, seconds: float) -> dict[str, Any]:
 
 def measure_overload(service: LiveService, seconds: float) -> dict[str, Any]:
     """Four clients, then forty, then four again: how much slower the admitted are, and how soon it is over."""
-    before = [spent for status, spent in load(service, 4, seconds) if status == 201]
+    before = load(service, 4, seconds).admitted_ms
     under = load(service, 40, seconds)
-    admitted = [spent for status, spent in under if status == 201]
-    statuses = {str(status): sum(one == status for one, _ in under) for status in {one for one, _ in under}}
     started = time.monotonic()
     limit = 1.2 * statistics.median(before)
-    while (
-        statistics.median(spent for _, spent in load(service, 4, 1.0)) > limit
-        and time.monotonic() < started + 30
-    ):
+    while statistics.median(load(service, 4, 1.0).admitted_ms) > limit and time.monotonic() < started + 30:
         pass
     return {
         "four_clients_ms": percentiles(before),
-        "admitted_ms": percentiles(admitted),
-        "slowdown": statistics.median(admitted) / statistics.median(before),
-        "statuses": statuses,
+        "admitted_ms": percentiles(under.admitted_ms),
+        "slowdown": statistics.median(under.admitted_ms) / statistics.median(before),
+        "statuses": dict(Counter(str(status) for status, _ in under.requests)),
         "recovered_after_s": time.monotonic() - started,
     }
 
@@ -197,13 +206,10 @@ def measure_memory(service: LiveService, n: int) -> dict[str, Any]:
     """Resident memory of web and recognition worker after n recognitions, beside that after the first 200."""
 
     def resident() -> dict[str, int]:
-        sums: dict[str, int] = {}
-        for process in psutil.Process(service.process.pid).children(recursive=True):
-            words = " ".join(process.cmdline())
-            kind = "web" if "gunicorn" in words else "worker" if "-Q recognition" in words else None
-            if kind:
-                sums[kind] = sums.get(kind, 0) + process.memory_info().rss
-        return sums
+        return {
+            name: sum(process.memory_info().rss for process in service.processes(name))
+            for name in ("web", "recognition")
+        }
 
     def send(count: int) -> None:
         left = iter(range(count))
