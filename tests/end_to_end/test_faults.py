@@ -19,7 +19,6 @@ from uuid import uuid4
 import psutil
 import psycopg2
 import pytest
-import redis
 import requests
 from django.db import connections
 
@@ -347,20 +346,3 @@ def named(answer: requests.Response, sku: str) -> dict[str, Any] | None:
     """The candidate of the first item that is this product."""
     candidates = answer.json()["items"][0]["candidates"]
     return next((one for one in candidates if one["product"]["sku"] == sku), None)
-
-
-def test_a_lost_message_only_delays(live_service):
-    workers = live_service.processes("bulk")
-    for process in workers:
-        process.send_signal(SIGSTOP)
-    try:
-        sku, image_id = add_picture(live_service, make_picture(seed=random.randrange(1 << 30)))
-        broker = redis.Redis.from_url(live_service.environ["BROKER_URL"])
-        assert broker.delete("bulk") == 1, "the message waits in the queue"
-    finally:
-        for process in workers:
-            process.send_signal(SIGCONT)
-    assert ledger(live_service, image_id) == ("pending", 0)
-    sweep(live_service)
-    assert ledger(live_service, image_id) == ("embedded", 2)
-    forget(live_service, sku)
