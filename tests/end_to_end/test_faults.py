@@ -199,6 +199,49 @@ def test_a_worker_killed_in_the_middle_costs_no_more_than_what_it_held(live_serv
     until(lambda: timed()[0].status_code == 201)
 
 
+@contextmanager
+def another_file(service: LiveService) -> Iterator[None]:
+    """The embedder's file is not the one that its card names."""
+    cards = (service.data_dir / "models").glob("*/card.json")
+    (folder,) = (card.parent for card in cards if json.loads(card.read_text())["task"] == "embedder")
+    model = folder / "model.onnx"
+    with model.open("ab") as file:
+        file.write(b"\0")
+    try:
+        yield
+    finally:
+        os.truncate(model, model.stat().st_size - 1)
+
+
+@contextmanager
+def another_dimension(service: LiveService) -> Iterator[None]:
+    """The embedder that answers gives vectors of another length than those in the gallery."""
+    ((was,),) = query(service, "SELECT card::text FROM gallery_installedmodel WHERE task = 'embedder'")
+    change = "UPDATE gallery_installedmodel SET card = %s WHERE task = 'embedder'"
+    query(service, change, json.dumps(json.loads(was) | {"dimension": 256, "hash_bits": 256}))
+    try:
+        yield
+    finally:
+        query(service, change, was)
+
+
+@pytest.mark.parametrize(
+    ("misfit", "told"), [(another_file, "found SHA-256"), (another_dimension, "this gallery wants 256")]
+)
+def test_a_model_that_does_not_fit_stops_the_worker_with_what_to_do(live_service, timed, misfit, told):
+    log = live_service.data_dir / "logs" / "worker-recognition.log"
+    before = log.stat().st_size
+    until(lambda: timed()[0].status_code == 201)
+    with misfit(live_service):
+        for process in live_service.processes("recognition"):
+            process.kill()
+        until(lambda: b"the worker does not start" in log.read_bytes()[before:])
+        lines = log.read_bytes()[before:].decode().splitlines()
+        assert any("models and gallery do not fit" in line and told in line for line in lines)
+        until(lambda: requests.get(f"{live_service.url}/readyz", timeout=10).status_code == 503)
+    until(lambda: timed()[0].status_code == 201)
+
+
 # --- enrolment --------------------------------------------------------------------------------------------
 def add_picture(service: LiveService, data: bytes, sku: str = "") -> tuple[str, int]:
     """Add a picture to a product, or to a new one: its SKU and the picture's id."""
