@@ -42,6 +42,10 @@ REFUSED = {
 # encoders cut 20 MB into some thousand parts, and make ten passes.
 MAX_READS = 100_000
 MAX_PASSES = 20  # over a picture of ImageLimits.max_pixels; more over a smaller one
+# Thirty bytes of WebP can hold 49 million pixels, which take 1.6 s and 850 MB to unpack. A PNG or JPEG of one flat
+# colour has up to 1,030 pixels a byte; only WebP, and a PNG of a few colours, go beyond.
+MAX_PIXELS_A_BYTE = 2000
+PIXELS_ALWAYS_DECODED = 1_000_000  # however few bytes hold them
 
 WHITE = (255, 255, 255)
 PADDING_GREY = 127
@@ -250,6 +254,12 @@ def _judge_header(image: Image.Image, data: bytes, file_format: Format, limits: 
         raise ImageRefused(
             "too-many-pixels",
             f"Found {width} x {height} pixels, wanted at most {limits.max_pixels:,} in all: send it smaller.",
+        )
+    if pixels > max(PIXELS_ALWAYS_DECODED, MAX_PIXELS_A_BYTE * len(data)):
+        raise ImageRefused(
+            "too-many-pixels",
+            f"Found {width} x {height} pixels in {len(data):,} bytes, wanted at least a byte for every"
+            f" {MAX_PIXELS_A_BYTE:,}: so empty a picture shows no product.",
         )
     if min(width, height) < limits.min_side:
         raise ImageRefused(

@@ -242,6 +242,21 @@ class TestRefusals:
         data = b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8L" + struct.pack("<I", 10) + header + b"\0" * 5
         assert refusal(data).code == "too-many-pixels"
 
+    def test_pixels_that_take_next_to_no_bytes_are_refused_by_the_header(self) -> None:
+        """Within the limit of pixels, yet a second and a gigabyte to unpack; a megapixel of one colour is fine."""
+        refused = refusal(encoded(Image.new("RGB", (2_000, 1_000), RED), "WEBP", lossless=True, method=0))
+        assert refused.code == "too-many-pixels"
+        assert "2000 x 1000" in refused.detail
+        flat = decode(encoded(Image.new("RGB", (1_000, 1_000), RED), "WEBP", lossless=True, method=0))
+        assert flat.pixels.shape == (1_000, 1_000, 3)
+
+    @pytest.mark.parametrize(
+        ("format", "mode"), [("PNG", "RGB"), ("PNG", "L"), ("JPEG", "RGB"), ("JPEG", "L")]
+    )
+    def test_one_flat_colour_is_not_yet_too_empty(self, format: str, mode: str) -> None:
+        data = encoded(Image.new(mode, (2_000, 1_000), "white"), format)
+        assert decode(data).pixels.min() == 255
+
     def test_one_pixel(self) -> None:
         refused = refusal(encoded(Image.new("RGB", (1, 1)), "PNG"))
         assert refused.code == "too-small"
