@@ -314,6 +314,7 @@ UNFOLD = {
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "STYLES": [lambda request: static("common/checklane.css")],
+    "SCRIPTS": [lambda request: static("common/keyboard.js")],
     "DASHBOARD_CALLBACK": "backend.checkout.dashboard.fill_dashboard",
     "SIDEBAR": {"navigation": "backend.menu.get_navigation"},
     # Green, amber and red are the results' colours; all else is blue.

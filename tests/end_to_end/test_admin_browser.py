@@ -275,3 +275,31 @@ def test_pages_fit_a_phone(browser: Browser, live_service: LiveService) -> None:
             page.wait_for_load_state("networkidle")
             width = page.evaluate("document.documentElement.scrollWidth")
             assert width <= PHONE["width"], f"{address} is {width} pixels wide"
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_the_sidebar_and_the_account_are_opened_and_closed_by_keyboard(
+    browser: Browser, live_service: LiveService, size: dict[str, int]
+) -> None:
+    with open_admin(browser, live_service, "manager", size) as page:
+        menu = page.get_by_role("button", name="Menu")
+        products = page.locator("#nav-sidebar-apps").get_by_role("link", name="Products")
+        opened = [False, True, False] if size is PHONE else [True, False, True]
+        expect(menu).to_have_count(1)
+        for _ in range(60):  # however long the way there is
+            page.keyboard.press("Tab")
+            if menu.evaluate("toggle => toggle === document.activeElement"):
+                break
+        for now, key in zip(opened, ("Enter", "Space", ""), strict=True):
+            focused = page.locator(":focus")
+            expect(focused).to_have_accessible_name("Menu")
+            expect(focused).to_have_attribute("aria-expanded", str(now).lower())
+            expect(products).to_be_visible(visible=now)
+            if key:
+                page.keyboard.press(key)
+
+        if not opened[-1]:
+            page.keyboard.press("Enter")
+        page.get_by_role("button", name="Account").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Log out")).to_be_visible()
