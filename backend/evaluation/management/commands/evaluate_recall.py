@@ -23,7 +23,8 @@ from rich.text import Text
 from backend.common.problems import Problem
 from backend.evaluation.evaluate import INDEXES, STRATEGIES, evaluate, make_plan, store_run
 from backend.evaluation.pictures import folder_subject, live_subject
-from backend.evaluation.report import EvaluationReport, Line
+from backend.evaluation.report import EvaluationReport
+from backend.evaluation.table import FIGURE_COLUMNS, TEXT_COLUMNS, describe_segments, make_row
 from recognition.errors import RecognitionError
 
 REFUSALS_SHOWN = 20
@@ -135,33 +136,17 @@ def _show(report: EvaluationReport, out: TextIO) -> None:
         f" {report.embedded_per_second:,.0f} pictures/s embedded; {len(report.refused):,} refused"
     )
     table = Table(title=title, title_justify="left")
-    for column in ("index", "strategy", "searched by"):
+    for column in TEXT_COLUMNS:
         table.add_column(column)
-    for column in ("R@1 %", "R@5 %", "mAP@100 %", "top 10 %", "p50 ms", "p95 ms", "index MB", "files MB"):
+    for column in FIGURE_COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
-    for line in report.lines:
-        table.add_row(*_cells(line))
+    lines = report.to_dict()["lines"]
+    for line in lines:
+        table.add_row(*make_row(line))
     # A file or pipe has no width of its own; the table needs this much.
     console = Console(file=out, width=None if out.isatty() else TABLE_WIDTH)
     console.print(table)
-    for line in report.lines:
-        segments = ", ".join(f"{segment.rows:,} rows {segment.index}" for segment in line.segments)
-        if segments:
-            console.print(f"{line.index} {line.strategy}, by segment: {segments}")
+    for line in lines:
+        if segments := describe_segments(line):
+            console.print(f"{line['index']} {line['strategy']}, by segment: {segments}")
     console.print(report.summary())
-
-
-def _cells(line: Line) -> list[str]:
-    scores = line.scores
-    shares = (scores.recall_at_1, scores.recall_at_5, scores.map_at_100, scores.overlap_at_10)
-    growth = line.folder_growth_bytes
-    return [
-        line.index,
-        line.strategy,
-        line.used,
-        *(f"{100 * share:.2f}" for share in shares),
-        f"{line.p50_ms:.2f}",
-        f"{line.p95_ms:.2f}",
-        f"{line.computed_bytes / 1e6:.2f}",
-        "" if growth is None else f"{growth / 1e6:.1f}",
-    ]

@@ -1,0 +1,114 @@
+"""The pages of evaluation runs: the report as a table, what Milvus really used, and the JSON file to take along."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from backend.evaluation.models import EvaluationRun
+from tests.backend.factories import make_staff
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def manager() -> Client:
+    return make_staff("manager", "manager")
+
+
+def line(index: str, strategy: str, used: str, *segments: dict, **changes: Any) -> dict:
+    scores = {"recall_at_1": 0.52364, "recall_at_5": 1.0, "map_at_100": 0.2936, "overlap_at_10": 0.9993}
+    return {
+        "index": index,
+        "strategy": strategy,
+        "used": used,
+        "segments": list(segments),
+        "scores": scores | {"map": 0.3337 if index == "exact (NumPy)" else None},
+        "p50_ms": 7.04,
+        "p95_ms": 29.4,
+        "computed_bytes": 6_310_000,
+        "folder_growth_bytes": None,
+    } | changes
+
+
+def make_run(*lines: dict, **changes: Any) -> EvaluationRun:
+    report = {
+        "schema_version": 1,
+        "subject": "grocery",
+        "leave_one_out": False,
+        "model": {"name": "lite", "version": "1", "provider": "openvino", "precision": "fp32"},
+        "detector": None,
+        "crop": "box",
+        "milvus_version": "2.3.5",
+        "search": {"matches": 100, "ef": 128, "nprobe": 16, "rerank": 200},
+        "n_products": 81,
+        "n_gallery": 2_721,
+        "n_query": 296,
+        "n_own_excluded": 0,
+        "embedded_per_second": 73.2,
+        "refused": [],
+        "lines": [line("exact (NumPy)", "float", "searched exactly"), *lines],
+    } | changes
+    return EvaluationRun.objects.create(subject="grocery", asked_by="command", report=report)
+
+
+def change_url(run: EvaluationRun) -> str:
+    return reverse("admin:evaluation_evaluationrun_change", args=[run.pk])
+
+
+def test_each_index_has_its_row_and_says_what_really_searched(manager):
+    parts = (
+        {"rows": 2_000, "sealed": True, "index": "HNSW"},
+        {"rows": 721, "sealed": False, "index": "searched exactly"},
+    )
+    run = make_run(
+        line("HNSW", "float", "HNSW for 2,000 of 2,721 rows, the rest exactly", *parts),
+        line("BIN_FLAT", "hash", "searched exactly", {"rows": 2_721, "sealed": True, "index": "searched exactly"}),
+    )  # fmt: skip
+    answer = manager.get(change_url(run))
+    exact, hnsw, hashed = answer.context["rows"]
+    assert (exact["index"], exact["segments"]) == ("exact (NumPy)", "")
+    assert hnsw["used"] == "HNSW for 2,000 of 2,721 rows, the rest exactly"
+    assert hnsw["segments"] == "2,000 rows HNSW, 721 rows searched exactly"
+    assert hnsw["figures"] == ["52.36", "100.00", "29.36", "99.93", "7.04", "29.40", "6.31", ""]
+    assert len(hnsw["figures"]) == len(answer.context["figure_columns"])
+    assert (hashed["strategy"], hashed["segments"]) == ("hash", "")
+    page = answer.content.decode()
+    assert "mAP over the whole gallery, exact search: 33.37&nbsp;%" in page
+    assert "recall_at_1" not in page
+    assert "52.36 % of 296 queries" in (
+        manager.get(reverse("admin:evaluation_evaluationrun_changelist")).content.decode()
+    )
+
+
+def test_the_report_is_taken_along_as_the_command_writes_it(manager):
+    run = make_run()
+    url = reverse("admin:evaluation_evaluationrun_report", args=[run.pk])
+    assert url in manager.get(change_url(run)).content.decode()
+    answer = manager.get(url)
+    assert answer["Content-Disposition"] == f'attachment; filename="evaluation-{run.pk}.json"'
+    assert answer.json() == run.report
+    assert make_staff("nobody").get(url).status_code == 403
+
+
+def test_what_was_left_out_is_named_and_a_long_list_is_cut(manager):
+    refused = [
+        {"file": "query.csv", "row": row, "picture": f"q{row}.jpg", "reason": "cannot be read"}
+        for row in range(2, 62)
+    ]
+    page = manager.get(change_url(make_run(refused=refused))).content.decode()
+    assert "q2.jpg" in page
+    assert "and 10 more" in page
+
+
+def test_a_run_that_lacks_a_newer_figure_is_shown_without_it(manager):
+    old = line("HNSW", "float", "HNSW")
+    del old["p95_ms"], old["scores"]["overlap_at_10"]
+    row = manager.get(change_url(make_run(old))).context["rows"][1]
+    assert row["figures"] == ["52.36", "100.00", "29.36", "", "7.04", "", "6.31", ""]
+
+
+def test_an_evaluation_that_is_not_there_is_a_404(manager):
+    for name in ("change", "report"):
+        assert manager.get(reverse(f"admin:evaluation_evaluationrun_{name}", args=[99])).status_code == 404
