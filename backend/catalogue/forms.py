@@ -1,6 +1,8 @@
 """Forms of the catalogue's admin pages. They check and gather; services save."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
@@ -10,6 +12,7 @@ from django.contrib.admin.widgets import AutocompleteSelectMultiple
 from django.core.exceptions import ValidationError
 from django.core.files.uploadedfile import UploadedFile
 from django.forms.widgets import Script
+from django.urls import reverse
 from unfold.widgets import (
     UnfoldAdminDecimalFieldWidget,
     UnfoldAdminSelect2MultipleWidget,
@@ -75,6 +78,25 @@ class ProductForm(forms.ModelForm):
         return attributes
 
 
+@dataclass(frozen=True)
+class PictureToBox:
+    """The picture on which a main body is boxed.
+
+    Attributes:
+        url: of the upright picture, width x height pixels.
+        alt: what it is, for who cannot see it.
+        known: boxes of other main bodies, drawn for orientation.
+        proposable: whether a box may be asked for in place of drawing one.
+    """
+
+    url: str
+    width: int
+    height: int
+    alt: str
+    known: Sequence[Sequence[float]] = ()
+    proposable: bool = False
+
+
 class MainBodyWidget(forms.MultiWidget):
     """The picture with the box of its main body on it, to be dragged, and its four numbers, to be typed."""
 
@@ -85,7 +107,7 @@ class MainBodyWidget(forms.MultiWidget):
 
     def __init__(self) -> None:
         super().__init__({side: UnfoldAdminDecimalFieldWidget({"step": "any"}) for side in SIDES})
-        self.picture: ReferenceImage | None = None
+        self.picture: PictureToBox | None = None
 
     def decompress(self, value: list[float] | None) -> list[float | None]:
         return [None] * len(SIDES) if value is None else [round(side, 1) for side in value]
@@ -118,7 +140,14 @@ class ReferenceImageForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if "box" in self.fields:
-            self.fields["box"].widget.picture = self.instance
+            image = self.instance
+            self.fields["box"].widget.picture = PictureToBox(
+                url=reverse("admin:catalogue_referenceimage_picture", args=[image.pk]),
+                width=image.width,
+                height=image.height,
+                alt=f"Picture {image.pk} of {image.product}",
+                proposable=True,
+            )
 
 
 class ProductSetForm(forms.ModelForm):

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
@@ -20,10 +21,12 @@ from django.utils.timezone import localtime
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter, RelatedDropdownFilter
 from unfold.decorators import display
 
+from backend.catalogue.forms import PictureToBox
 from backend.catalogue.models import ProductSet
 from backend.catalogue.services import image_limits, read_upload
 from backend.checkout import metrics, services
 from backend.checkout.display import RESULT_WORDS, ShownRecognition, show_recognition
+from backend.checkout.forms import MissedItemForm
 from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState
 from backend.checkout.recogniser import get_serving
 from backend.common.admin import ReadOnlyAdmin, check_permission, label, private_file
@@ -106,6 +109,7 @@ class RecognitionAdmin(ReadOnlyAdmin):
                 name="checkout_recognition_thumbnail",
             ),
             path("<uuid:pk>/correct/", view(self.correct_view), name="checkout_recognition_correct"),
+            path("<uuid:pk>/missed/", view(self.missed_view), name="checkout_recognition_missed"),
             *super().get_urls(),
         ]
 
@@ -257,6 +261,53 @@ class RecognitionAdmin(ReadOnlyAdmin):
             return redirect("admin:checkout_recognition_change", pk)
         context = self._result_context(request, show_recognition(recognition))
         return JsonResponse({"html": render_to_string("checkout/items.html", context, request)})
+
+    def missed_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """The page on which an item that was missed is boxed and named: a correction without an item."""
+        check_permission(request, "checkout.add_correction")
+        recognition = get_object_or_404(Recognition, pk=pk, state=RecognitionState.DONE)
+        form = MissedItemForm(
+            request.POST if request.method == "POST" else None, _picture_to_box(recognition)
+        )
+        if form.is_valid() and self._add_missed(request, recognition, form):
+            return redirect("admin:checkout_recognition_change", pk)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Missed item",
+            "opts": self.opts,
+            "original": recognition,
+            "recognition": recognition,
+            "form": form,
+        }
+        return TemplateResponse(request, "checkout/missed.html", context)
+
+    def _add_missed(self, request: HttpRequest, recognition: Recognition, form: MissedItemForm) -> bool:
+        """Whether it was stored; if not, the form says at its field why."""
+        try:
+            correction = services.correct(
+                recognition, made_by=request.user.get_username(), item=None, **form.cleaned_data
+            )
+        except ValidationError as error:
+            form.add_error(None, error)  # it names the field itself
+            return False
+        except Problem as problem:
+            form.add_error("sku" if problem.code == "unknown-sku" else None, problem.detail)
+            return False
+        self.message_user(request, f"The missed item was added: {correction.product}.", messages.SUCCESS)
+        return True
+
+
+def _picture_to_box(recognition: Recognition) -> PictureToBox:
+    assert recognition.answer is not None  # it is done
+    size = recognition.answer["image"]
+    missed = recognition.corrections.filter(item=None).values_list("box", flat=True)
+    return PictureToBox(
+        url=reverse("admin:checkout_recognition_photo", args=[recognition.pk]),
+        width=size["width"],
+        height=size["height"],
+        alt="Query image",
+        known=[*(item["box"] for item in recognition.answer["items"]), *missed],
+    )
 
 
 def _as_number(text: str) -> int:

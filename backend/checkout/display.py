@@ -65,11 +65,23 @@ class ShownItem:
 
 
 @dataclass(frozen=True)
+class ShownMissed:
+    """What a person found in the photo where no box had come; `box` to `worded` as of a ShownItem."""
+
+    correction: Correction
+    box: tuple[float, float, float, float]
+    place: tuple[float, float, float, float]
+    side: str
+    worded: bool
+
+
+@dataclass(frozen=True)
 class ShownRecognition:
     recognition: Recognition
     width: int
     height: int
     items: tuple[ShownItem, ...]
+    missed: tuple[ShownMissed, ...]
     notes: tuple[str, ...]
     basket: Mapping[str, Any]
     basket_reasons: tuple[str, ...]
@@ -83,14 +95,15 @@ def show_recognition(recognition: Recognition) -> ShownRecognition:
     reference_images = ReferenceImage.objects.in_bulk(
         {candidate["reference_image"] for item in answer["items"] for candidate in item["candidates"]}
     )
+    corrections = list(recognition.corrections.select_related("item", "product"))
     # The newest correction of an item is the last that overwrites.
-    corrections = {
-        correction.item.number: correction
-        for correction in recognition.corrections.select_related("item", "product")
-        if correction.item is not None
-    }
+    newest = {one.item.number: one for one in corrections if one.item is not None}
+    missed = [one for one in corrections if one.item is None]
     size = answer["image"]
-    places = [_in_per_cent(item["box"], size["width"], size["height"]) for item in answer["items"]]
+    boxes = [item["box"] for item in answer["items"]] + [one.box for one in missed]
+    places = [_in_per_cent(box, size["width"], size["height"]) for box in boxes]
+    words = _lay_out_words(places)
+    n_items = len(answer["items"])
     items = tuple(
         ShownItem(
             number=item["id"],
@@ -112,9 +125,11 @@ def show_recognition(recognition: Recognition) -> ShownRecognition:
                 )
                 for candidate in item["candidates"]
             ),
-            correction=corrections.get(item["id"]),
+            correction=newest.get(item["id"]),
         )
-        for item, place, (side, worded) in zip(answer["items"], places, _lay_out_words(places), strict=True)
+        for item, place, (side, worded) in zip(
+            answer["items"], places[:n_items], words[:n_items], strict=True
+        )
     )
     reasons = dict.fromkeys(item["basket_reason"] for item in answer["items"] if item["basket_reason"])
     return ShownRecognition(
@@ -122,6 +137,10 @@ def show_recognition(recognition: Recognition) -> ShownRecognition:
         width=size["width"],
         height=size["height"],
         items=items,
+        missed=tuple(
+            ShownMissed(one, _with_extent(one.box), place, side, worded)
+            for one, place, (side, worded) in zip(missed, places[n_items:], words[n_items:], strict=True)
+        ),
         notes=_notes(answer),
         basket=answer["basket"],
         basket_reasons=tuple(BASKET_REASONS[reason] for reason in reasons),

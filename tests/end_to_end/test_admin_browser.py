@@ -33,7 +33,7 @@ def open_admin(
     browser: Browser, service: LiveService, username: str, size: dict[str, int] = DESKTOP
 ) -> Iterator[Page]:
     """A page that is logged in. A mistake of a script in it, at any time, fails the test."""
-    page = browser.new_context(base_url=service.url, viewport=size).new_page()
+    page = browser.new_context(base_url=service.url, viewport=size, has_touch=size is PHONE).new_page()
     page.set_default_timeout(20_000)
     script_errors: list[str] = []
     page.on("pageerror", lambda error: script_errors.append(f"{page.url}: {error.stack}"))
@@ -99,6 +99,35 @@ def read_box(page: Page) -> list[float]:
     return [float(page.locator(f"[name=box_{side}]").input_value()) for side in ("x1", "y1", "x2", "y2")]
 
 
+def places_on_stage(page: Page, *shares: tuple[float, float]) -> list[tuple[float, float]]:
+    """Where on the screen the given shares of the picture's width and height are, when it is scrolled to."""
+    stage = page.locator("[data-stage]")
+    stage.evaluate("stage => stage.scrollIntoView({block: 'start'})")
+    area = stage.bounding_box()
+    assert area is not None
+    return [(area["x"] + x * area["width"], area["y"] + y * area["height"]) for x, y in shares]
+
+
+def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """By mouse; both in shares of the picture's width and height."""
+    here, there = places_on_stage(page, start, end)
+    page.mouse.move(*here)
+    page.mouse.down()
+    page.mouse.move(*there, steps=5)
+    page.mouse.up()
+
+
+def drag_by_finger(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Likewise."""
+    here, there = places_on_stage(page, start, end)
+    screen = page.context.new_cdp_session(page)
+    for event, points in (("touchStart", [here]), ("touchMove", [there]), ("touchEnd", [])):
+        screen.send(
+            "Input.dispatchTouchEvent",
+            {"type": event, "touchPoints": [{"x": x, "y": y} for x, y in points]},
+        )
+
+
 def test_a_product_goes_in_its_box_is_corrected_and_a_photo_of_it_is_recognised(
     page: Page, pictures: list[Path], bad_picture: Path
 ) -> None:
@@ -122,23 +151,11 @@ def test_a_product_goes_in_its_box_is_corrected_and_a_photo_of_it_is_recognised(
     page.locator(".ck-picture").first.get_by_role("link", name="Set box").click()
     expect(page.locator("[data-box]")).to_be_visible()
 
-    def drag(start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Both in shares of the picture's width and height."""
-        stage = page.locator("[data-stage]")
-        stage.evaluate("stage => stage.scrollIntoView({block: 'start'})")
-        area = stage.bounding_box()
-        assert area is not None
-        points = [(area["x"] + x * area["width"], area["y"] + y * area["height"]) for x, y in (start, end)]
-        page.mouse.move(*points[0])
-        page.mouse.down()
-        page.mouse.move(*points[1], steps=5)
-        page.mouse.up()
-
     page.get_by_role("button", name="Whole picture").click()
     assert read_box(page) == [0, 0, 400, 300]
-    drag((0.99, 0.99), (0.8, 0.9))
+    drag(page, (0.99, 0.99), (0.8, 0.9))
     assert read_box(page) == pytest.approx([0, 0, 320, 270], abs=3)
-    drag((0.4, 0.4), (0.5, 0.45))  # its inside moves it
+    drag(page, (0.4, 0.4), (0.5, 0.45))  # its inside moves it
     assert read_box(page) == pytest.approx([40, 15, 360, 285], abs=3)
     before = read_box(page)
     page.locator("[data-box]").focus()
@@ -146,7 +163,7 @@ def test_a_product_goes_in_its_box_is_corrected_and_a_photo_of_it_is_recognised(
     page.keyboard.press("Shift+ArrowUp")
     after = read_box(page)
     assert [new - old for new, old in zip(after, before, strict=True)] == pytest.approx([-2, 0, -2, -2])
-    drag((0.95, 0.99), (0.92, 0.97))  # outside of it a new one is drawn
+    drag(page, (0.95, 0.99), (0.92, 0.97))  # outside of it a new one is drawn
     assert read_box(page) == pytest.approx([368, 291, 380, 297], abs=3)
     page.get_by_role("button", name="Undo changes").click()
     page.get_by_label("left (x1)").fill("20")
@@ -220,6 +237,61 @@ def test_a_refused_photo_is_told_with_its_reason_and_the_next_one_goes_through(
     expect(page.locator("[data-result]")).to_be_visible(timeout=EMBEDDED_WITHIN_MS)
     expect(status).to_contain_text("is answered")
     expect(page.locator(".ck-box").first).to_be_visible()
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_a_missed_item_is_drawn_and_named_and_then_shown_as_missed(
+    browser: Browser, live_service: LiveService, size: dict[str, int]
+) -> None:
+    with open_admin(browser, live_service, "manager", size) as page:
+        page.goto("/admin/checkout/recognition/")
+        page.locator("#result_list tbody a").first.click()
+        n_before = page.locator(".ck-box.ck-missed").count()
+        page.get_by_role("link", name="Add a missed item").click()
+        editor = page.locator("[data-main-body]")
+        width, height = (float(editor.get_attribute(f"data-{side}") or 0) for side in ("width", "height"))
+        (drag_by_finger if size is PHONE else drag)(page, (0.1, 0.2), (0.5, 0.6))
+        drawn = [0.1 * width, 0.2 * height, 0.5 * width, 0.6 * height]
+        assert read_box(page) == pytest.approx(drawn, abs=4)
+
+        # A name alone is no SKU: it is said at the field, and the box stays.
+        product = page.get_by_label("Which product it is")
+        product.press_sequentially("CEREAL")
+        expect(page.locator("datalist option").first).to_be_attached()
+        sku = page.locator("datalist option").first.get_attribute("value")
+        save = page.get_by_role("button", name="Save the missed item")
+        save.click()
+        expect(page.get_by_role("alert")).to_have_text("There is no product 'CEREAL' in the catalogue")
+        expect(product).to_have_value("CEREAL")
+        assert read_box(page) == pytest.approx(drawn, abs=4)
+        page_width = page.evaluate("document.documentElement.scrollWidth")
+        assert page_width <= size["width"], f"the page is {page_width} pixels wide"
+
+        # By keyboard alone: a box outside of the photo, then one inside.
+        product.fill(sku or "")
+        right = page.get_by_label("right (x2)")
+        right.fill(f"{width + 1:g}")
+        right.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("is no box inside the picture")
+        expect(product).to_have_value(sku or "")
+        right.fill(f"{width:g}")
+        page.locator("[data-box]").focus()
+        page.keyboard.press("Shift+ArrowLeft")
+        assert read_box(page)[2] < width
+        save.focus()
+        page.keyboard.press("Enter")
+
+        expect(page.get_by_text("The missed item was added")).to_be_visible()
+        boxes, rows = page.locator(".ck-box.ck-missed"), page.locator(".ck-item.ck-missed")
+        expect(boxes).to_have_count(n_before + 1)
+        expect(rows.last).to_contain_text(f"{sku}. No box came for it; added by manager.")
+        rows.last.get_by_role("button", name="Show this missed item").click()
+        expect(boxes.last).to_have_attribute("aria-pressed", "true")
+        # It lies over the photo where it was drawn.
+        place = boxes.last.evaluate(
+            "box => [box.offsetLeft / box.parentElement.clientWidth, box.offsetTop / box.parentElement.clientHeight]"
+        )
+        assert place == pytest.approx([0.1, 0.2], abs=0.02)
 
 
 def test_a_manager_sees_no_operators_pages(page: Page) -> None:

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
@@ -188,6 +189,77 @@ def test_only_who_may_correct_corrects():
     url = reverse("admin:checkout_recognition_correct", args=[recognition.pk])
     assert reader.post(url, {"item": "1", "choice": NO_PRODUCT}).status_code == 403
     assert reader.get(reverse("admin:checkout_recognition_recognise")).status_code == 403
+
+
+def post_missed(client: Client, recognition: Recognition, sku: str, *box: str) -> HttpResponse:
+    sides = dict(zip(("box_x1", "box_y1", "box_x2", "box_y2"), box, strict=True))
+    url = reverse("admin:checkout_recognition_missed", args=[recognition.pk])
+    return client.post(url, {"sku": sku} | sides)
+
+
+def test_a_missed_item_is_boxed_and_named_and_then_drawn_as_such(manager):
+    product = make_product("A")
+    recognition = make_recognition(item(1, "unknown"))
+    url = reverse("admin:checkout_recognition_missed", args=[recognition.pk])
+    assert url in manager.get(change_url(recognition)).content.decode()
+    assert '<path d="M10.0 10.0H50.0V90.0H10.0Z"/>' in manager.get(url).content.decode()
+
+    answer = post_missed(manager, recognition, " A ", "80", "30", "120", "90.5")
+    assert answer.headers["Location"] == change_url(recognition)
+    correction = Correction.objects.get()
+    assert (correction.item, correction.box) == (None, [80, 30, 120, 90.5])
+    assert (correction.product, correction.sku, correction.made_by) == (product, "A", "manager")
+
+    page = manager.get(change_url(recognition)).content.decode()
+    assert "1 item, 1 missed" in page
+    assert 'aria-label="Missed item: Product A"' in page
+    assert "left: 50.00%; top: 25.00%; width: 25.00%; height: 50.42%" in page
+    assert "No box came for it; added by manager." in page
+    assert '<path d="M80.0 30.0H120.0V90.5H80.0Z"/>' in manager.get(url).content.decode()
+
+    product.delete()
+    assert 'aria-label="Missed item: A"' in manager.get(change_url(recognition)).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("sku", "box", "field", "said"),
+    [
+        ("NOPE", ("10", "10", "50", "50"), "sku", "there is no product 'NOPE' in the catalogue"),
+        ("", ("10", "10", "50", "50"), "sku", "Say which product it is."),
+        ("A", ("", "", "", ""), "box", "Draw a box around the item"),
+        ("A", ("10", "", "50", "50"), "box", "Draw a box around the item"),
+        ("A", ("10", "ten", "50", "50"), "box", "Enter a number."),
+        ("A", ("10", "nan", "50", "50"), "box", "Enter a number."),
+        ("A", ("50", "10", "10", "50"), "box", "(50, 10, 10, 50) is no box inside the picture of 160 x 120 pixels"),
+        ("A", ("10", "10", "50", "121"), "box", "(10, 10, 50, 121) is no box inside the picture"),
+    ],
+)  # fmt: skip
+def test_a_missed_item_that_cannot_be_is_refused_at_its_field_and_what_was_typed_stays(
+    manager, sku, box, field, said
+):
+    make_product("A")
+    answer = post_missed(manager, make_recognition(item(1, "unknown")), sku, *box)
+    form = answer.context["form"]
+    assert list(form.errors) == [field]
+    assert said in form.errors[field][0]
+    shown = re.findall(r'name="box_..".*?>', answer.content.decode(), re.DOTALL)
+    assert [
+        side for side, value in zip(shown, box, strict=True) if value and f'value="{value}' not in side
+    ] == []
+    assert form["sku"].value() == sku
+    assert not Correction.objects.exists()
+
+
+def test_only_who_may_correct_adds_missed_items_and_only_where_there_is_something_to_see(manager):
+    recognition = make_recognition(item(1, "unknown"))
+    url = reverse("admin:checkout_recognition_missed", args=[recognition.pk])
+    reader = make_staff("reader", permissions=["checkout.view_recognition"])
+    assert url not in reader.get(change_url(recognition)).content.decode()
+    assert reader.get(url).status_code == post_missed(reader, recognition, "A", *"1234").status_code == 403
+    forget_query_image(recognition.pk)
+    assert url not in manager.get(change_url(recognition)).content.decode()
+    Recognition.objects.update(state=RecognitionState.QUEUED)
+    assert manager.get(url).status_code == 404
 
 
 def test_recognitions_are_found_by_result_and_product(manager):

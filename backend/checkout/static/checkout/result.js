@@ -1,4 +1,5 @@
 // A result: a box and its row light up together; a correction is sent without leaving the page.
+import "../catalogue/find_product.js";
 import { send } from "../common/upload.js";
 
 document.addEventListener("click", (event) => {
@@ -26,24 +27,9 @@ function choose(result, item, comeTo) {
   }
 }
 
-document.addEventListener("input", async (event) => {
+document.addEventListener("input", (event) => {
   const field = event.target.closest("[data-find]");
-  if (!field) return;
-  const form = field.form;
-  form.querySelector("[data-other]").checked = true;
-  const term = field.value.trim();
-  if (term.length < 2) return;
-  const response = await fetch(`${field.dataset.find}?term=${encodeURIComponent(term)}`).catch(() => null);
-  if (!response || !response.ok || response.redirected || field.value.trim() !== term) return;
-  const { products } = await response.json();
-  field.list.replaceChildren(
-    ...products.map(({ sku, name }) => {
-      const option = document.createElement("option");
-      option.value = sku;
-      option.label = `${name}, ${sku}`;
-      return option;
-    }),
-  );
+  if (field) field.form.querySelector("[data-other]").checked = true;
 });
 
 document.addEventListener("submit", async (event) => {
