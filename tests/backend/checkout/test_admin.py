@@ -211,7 +211,7 @@ def test_a_missed_item_is_boxed_and_named_and_then_drawn_as_such(manager):
     assert (correction.product, correction.sku, correction.made_by) == (product, "A", "manager")
 
     page = manager.get(change_url(recognition)).content.decode()
-    assert "1 item, 1 missed" in page
+    assert "1 item and 1 missed" in page
     assert 'aria-label="Missed item: Product A"' in page
     assert "left: 50.00%; top: 25.00%; width: 25.00%; height: 50.42%" in page
     assert "No box came for it; added by manager." in page
