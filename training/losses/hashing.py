@@ -3,10 +3,9 @@
 A hash embedder's embedding is K real values whose signs are the bits. These losses make values of one label agree
 in sign and keep them away from 0.
 
-DLBHC (Lin et al., "Deep Learning of Binary Hash Codes for Fast Image Retrieval", 2015, section 3.2) stands in the
-list of methods, and has no loss of its own: its binary layer is a squashed linear layer between backbone and
-classifier, trained by classification alone. Give the model a tanh behind its neck (PaddleClas squashes with tanh,
-Lin et al. with a sigmoid and cut at 0.5: the same code, shifted) and a plain head, and train with
+DLBHC (Lin et al., "Deep Learning of Binary Hash Codes for Fast Image Retrieval", 2015, section 3.2) is a method of
+PP-ShiTu's too, and has no loss of its own: its binary layer is a squashed linear layer between backbone and classifier
+(`training.models.necks.HashNeck` before a plain FC head), trained by classification alone. Its loss is
 `training.losses.classification.CrossEntropy`.
 
 All three average over all N x N ordered pairs of the batch, each picture's pair with itself among them, as
