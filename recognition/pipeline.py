@@ -3,7 +3,7 @@ tell them.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recognition.boxes import as_boxes
 from recognition.detector import Detections, MainBodyDetector
 from recognition.embedder import Embeddings, ProductEmbedder
-from recognition.gallery import Gallery, Match, SearchSettings
+from recognition.gallery import Gallery, SearchSettings
 from recognition.images import DEFAULT_LIMITS, Box, DecodedImage, ImageLimits, decode
 from recognition.ranking import (
     Candidate,
@@ -24,7 +24,8 @@ from recognition.ranking import (
     suppress_doubles,
 )
 
-Matches = list[list[Match]]
+Candidates = tuple[Candidate, ...]
+Keep = Callable[[set[int]], Collection[int]]
 Timings = dict[str, float]
 
 # Where too many of a crop's matches are rejected, the search is repeated with twice the matches, so many times.
@@ -45,7 +46,7 @@ class ItemRecognition:
     box: Box
     detection_score: float | None
     result: Result
-    candidates: tuple[Candidate, ...]
+    candidates: Candidates
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class ProductRecognizer:
         self,
         data: bytes,
         *,
-        keep: Callable[[Matches], Matches],
+        keep: Keep,
         product_ids: Sequence[int] | None = None,
         candidates: int = 5,
     ) -> ImageRecognition:
@@ -120,8 +121,8 @@ class ProductRecognizer:
 
         Args:
             data: JPEG, PNG or WebP.
-            keep: given each crop's matches, returns those whose product may be answered; called once a search
-                round.
+            keep: given ids of products, returns those that may be answered; asked of the nearest products of all
+                crops at once, and of further ones where it rejects some.
             product_ids: search among these products only.
             candidates: at most so many for each item.
         Raises:
@@ -140,9 +141,8 @@ class ProductRecognizer:
             embeddings = self._embedder.embed([self._crop(image, box) for box in boxes])
         # The runner-up decides too, even when only the best is asked for.
         wanted = max(candidates, 2)
-        matches = self._search(embeddings, keep, product_ids, wanted, timings)
+        gathered = self._search(embeddings, keep, product_ids, wanted, timings)
         with _timed(timings, "rank"):
-            gathered = [gather_candidates(found, wanted) for found in matches]
             items = tuple(
                 ItemRecognition(
                     box=tuple(boxes[i].tolist()),
@@ -171,15 +171,15 @@ class ProductRecognizer:
     def _search(
         self,
         embeddings: Embeddings,
-        keep: Callable[[Matches], Matches],
+        keep: Keep,
         product_ids: Sequence[int] | None,
         wanted: int,
         timings: Timings,
-    ) -> Matches:
-        """Each crop's matches that may be answered. Crops that `keep` leaves short of products are searched
+    ) -> list[Candidates]:
+        """Each crop's nearest candidates that may be answered. Crops that `keep` leaves short of them are searched
         again.
         """
-        matches: Matches = [[] for _ in range(len(embeddings))]
+        candidates: list[Candidates] = [()] * len(embeddings)
         short = list(range(len(embeddings)))
         limit = self._search_settings.matches
         for _ in range(SEARCH_ROUNDS):
@@ -191,27 +191,42 @@ class ProductRecognizer:
                     limit=limit,
                 )
             with _timed(timings, "rank"):
-                kept = keep(found)
+                gathered = [gather_candidates(matches) for matches in found]
+                kept = _keep_nearest(gathered, keep, wanted)
             for crop, answerable in zip(short, kept, strict=True):
-                matches[crop] = answerable
+                candidates[crop] = answerable
+            # Rejected products hide others beyond the limit, and one product with many pictures hides the runner-up.
             short = [
                 crop
-                for crop, all_found, answerable in zip(short, found, kept, strict=True)
-                if len(all_found) >= limit and _is_short(all_found, answerable, wanted)
+                for crop, matches, all_found, answerable in zip(short, found, gathered, kept, strict=True)
+                if len(matches) >= limit and len(answerable) < max(2, min(len(all_found), wanted))
             ]
             if not short:
                 break
             limit *= 2
-        return matches
+        return candidates
 
 
-def _is_short(found: list[Match], kept: list[Match], wanted: int) -> bool:
-    """Whether rejected matches hide products, or one product with many pictures hides the runner-up."""
-    n_products = len({match.product_id for match in kept})
-    return n_products < 2 or (len(kept) < len(found) and n_products < wanted)
+def _keep_nearest(gathered: Sequence[Candidates], keep: Keep, wanted: int) -> list[Candidates]:
+    """Of each crop's candidates the nearest `wanted` that may be answered, or all there are.
+
+    No more products are asked of `keep` than it takes: each of them is a row to read.
+    """
+    asked: set[int] = set()
+    answerable: set[int] = set()
+    depth = wanted
+    while True:
+        nearest = {one.product_id for candidates in gathered for one in candidates[:depth]} - asked
+        if nearest:
+            answerable.update(keep(nearest))
+            asked |= nearest
+        kept = [tuple(one for one in row[:depth] if one.product_id in answerable) for row in gathered]
+        if all(len(own) >= wanted or depth >= len(row) for own, row in zip(kept, gathered, strict=True)):
+            return [own[:wanted] for own in kept]
+        depth *= 2
 
 
-def _without_doubles(boxes: NDArray[np.float32], gathered: Sequence[tuple[Candidate, ...]]) -> list[int]:
+def _without_doubles(boxes: NDArray[np.float32], gathered: Sequence[Candidates]) -> list[int]:
     best = [candidates[0] if candidates else None for candidates in gathered]
     return suppress_doubles(
         boxes,

@@ -79,12 +79,11 @@ class Thresholds:
         return cls(recognised=UNREACHABLE, margin=0.0, unknown=-1.0)
 
 
-def gather_candidates(matches: Iterable[Match], limit: int) -> tuple[Candidate, ...]:
+def gather_candidates(matches: Iterable[Match]) -> tuple[Candidate, ...]:
     """Gather one crop's matches by product.
 
     Args:
         matches: in any order.
-        limit: how many candidates at most.
     Returns:
         The best first; of equal ones that of the lower product id, so that an answer repeats itself.
     """
@@ -96,7 +95,7 @@ def gather_candidates(matches: Iterable[Match], limit: int) -> tuple[Candidate, 
         own.sort(key=lambda match: (-match.similarity, match.reference_image_id))
         candidates.append(Candidate(product_id, own[0].similarity, tuple(own)))
     candidates.sort(key=lambda candidate: (-candidate.similarity, candidate.product_id))
-    return tuple(candidates[:limit])
+    return tuple(candidates)
 
 
 def decide(candidates: Sequence[Candidate], thresholds: Thresholds) -> Result:

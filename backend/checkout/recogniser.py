@@ -1,7 +1,7 @@
 """The process's ProductRecognizer for what is active now, and the recognition of one query image with it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -16,7 +16,6 @@ from backend.gallery.models import Generation, InstalledModel, ThresholdSet
 from backend.gallery.selectors import ActiveIds, get_active_ids
 from backend.gallery.thresholds import get_thresholds, search_settings
 from recognition.errors import GalleryUnavailable
-from recognition.gallery import Match
 from recognition.pipeline import ImageRecognition, ProductRecognizer
 
 # The photos that queue behind one for which Milvus kept silent do not each wait as long again.
@@ -102,12 +101,11 @@ def recognise_image(
         raise GalleryUnavailable("Milvus did not answer a moment ago; retry")
     products: dict[int, ActiveProduct] = {}
 
-    def keep(found: list[list[Match]]) -> list[list[Match]]:
-        """Drop matches of products that PostgreSQL does not hold as active, whatever Milvus returned."""
-        product_ids = {match.product_id for matches in found for match in matches}
+    def keep(product_ids: set[int]) -> Collection[int]:
+        """Those that PostgreSQL holds as active, and in the product set, whatever Milvus returned."""
         active = get_active_products(product_ids, None if product_set is None else product_set.pk)
         products.update(active)
-        return [[match for match in matches if match.product_id in active] for matches in found]
+        return active
 
     product_ids: Sequence[int] | None = None if product_set is None else list_product_ids_of_set(product_set)
     try:

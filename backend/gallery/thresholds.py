@@ -91,7 +91,7 @@ def _leave_one_out(
         )
         for entry, matches in zip(entries, gallery.search(queries, how), strict=True):
             others = [match for match in matches if match.reference_image_id != entry.reference_image_id]
-            candidates = gather_candidates(others, limit=len(others))
+            candidates = gather_candidates(others)
             own = [one.similarity for one in candidates if one.product_id == entry.product_id]
             other = [one.similarity for one in candidates if one.product_id != entry.product_id]
             found.append([[*own, -1.0][0], *[*other, -1.0, -1.0][:2]])

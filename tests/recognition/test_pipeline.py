@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -138,8 +139,8 @@ def recogniser(
     )
 
 
-def keep_all(found: list[list[Match]]) -> list[list[Match]]:
-    return found
+def keep_all(product_ids: set[int]) -> set[int]:
+    return product_ids
 
 
 def test_a_photo_becomes_its_products_on_a_real_gallery(
@@ -214,25 +215,45 @@ class TestSearchRounds:
     ) -> None:
         gallery = ExactGallery(reference_entries)
 
-        def keep(found: list[list[Match]]) -> list[list[Match]]:
-            return [[match for match in matches if match.product_id != 1] for matches in found]
-
-        found = recogniser(detector, embedder, gallery, matches=4).recognize(scene(), keep=keep, candidates=2)
+        found = recogniser(detector, embedder, gallery, matches=4).recognize(
+            scene(), keep=lambda product_ids: product_ids - {1}, candidates=2
+        )
         assert all({one.product_id for one in item.candidates} == {2, 3} for item in found.items)
         assert [limit for _, limit in gallery.asked] == [4, 8]
 
     def test_only_the_crops_left_short_are_searched_again(
         self, detector: MainBodyDetector, embedder: ProductEmbedder, reference_entries: list[Entry]
     ) -> None:
-        gallery = ExactGallery(reference_entries)
-
-        def keep(found: list[list[Match]]) -> list[list[Match]]:
-            """Reject all that was found for the first crop in the first round."""
-            return [[], *found[1:]] if len(gallery.asked) == 1 else found
-
-        found = recogniser(detector, embedder, gallery, matches=4).recognize(scene(), keep=keep)
+        more_of_one = [
+            replace(one, reference_image_id=99) for one in reference_entries if one.product_id == 1
+        ]
+        gallery = ExactGallery([*reference_entries, *more_of_one])
+        # The four nearest of the one box are all of product 1, those of every other box of two products.
+        found = recogniser(detector, embedder, gallery, matches=4).recognize(scene(), keep=keep_all)
         assert gallery.asked == [(4, 4), (1, 8)]
         assert [item.candidates[0].product_id for item in found.items] == [1, 2, 3]
+
+    def test_no_more_products_are_asked_for_than_it_takes(
+        self, detector: MainBodyDetector, embedder: ProductEmbedder, reference_entries: list[Entry]
+    ) -> None:
+        """The nearest of all crops at once, and further ones only where some were rejected."""
+        strangers = [
+            replace(reference_entries[0], reference_image_id=100 + i, product_id=100 + i, vector=-one.vector)
+            for i, one in enumerate(reference_entries * 4)
+        ]
+        gallery = ExactGallery([*reference_entries, *strangers])
+        asked: list[set[int]] = []
+
+        def keep(product_ids: set[int]) -> set[int]:
+            asked.append(product_ids)
+            return product_ids - {2}
+
+        found = recogniser(detector, embedder, gallery).recognize(scene(), keep=keep, candidates=2)
+        assert len(asked) == 2
+        assert asked[0] <= {1, 2, 3}
+        assert len(asked[1]) <= 8, "twice as deep, for four crops"
+        assert not asked[0] & asked[1]
+        assert all(len(item.candidates) == 2 for item in found.items)
 
     def test_a_product_of_many_pictures_does_not_hide_the_runner_up(
         self, detector: MainBodyDetector, embedder: ProductEmbedder, reference_entries: list[Entry]
@@ -249,7 +270,7 @@ class TestSearchRounds:
     ) -> None:
         gallery = ExactGallery(self.many_pictures(reference_entries, 200))
         found = recogniser(detector, embedder, gallery, matches=4).recognize(
-            scene(), keep=lambda found: [[] for _ in found]
+            scene(), keep=lambda product_ids: set()
         )
         assert [limit for _, limit in gallery.asked] == [4, 8, 16, 32, 64]
         assert {item.result for item in found.items} == {Result.UNKNOWN}

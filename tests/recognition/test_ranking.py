@@ -27,25 +27,22 @@ MATCHES = st.lists(
 class TestGatheringCandidates:
     def test_a_product_is_as_similar_as_its_best_picture(self) -> None:
         found = [Match(1, 7, 0.6), Match(2, 8, 0.8), Match(3, 7, 0.9), Match(4, 8, 0.7)]
-        candidates = gather_candidates(found, limit=5)
+        candidates = gather_candidates(found)
         assert [(one.product_id, one.similarity) for one in candidates] == [(7, 0.9), (8, 0.8)]
         assert [match.reference_image_id for match in candidates[0].matches] == [3, 1]
 
     def test_of_equal_products_the_order_is_always_the_same(self) -> None:
         found = [Match(1, 9, 0.5), Match(2, 3, 0.5)]
-        assert [one.product_id for one in gather_candidates(found, 5)] == [3, 9]
-        assert [one.product_id for one in gather_candidates(reversed(found), 5)] == [3, 9]
+        assert [one.product_id for one in gather_candidates(found)] == [3, 9]
+        assert [one.product_id for one in gather_candidates(reversed(found))] == [3, 9]
 
     def test_no_matches_are_no_candidates(self) -> None:
-        assert gather_candidates([], 5) == ()
+        assert gather_candidates([]) == ()
 
-    @given(MATCHES, st.integers(1, 6))
-    def test_every_match_is_in_its_candidate_and_the_best_come_first(
-        self, found: list[Match], limit: int
-    ) -> None:
-        candidates = gather_candidates(found, limit)
-        products = {match.product_id for match in found}
-        assert len(candidates) == min(limit, len(products))
+    @given(MATCHES)
+    def test_every_match_is_in_its_candidate_and_the_best_come_first(self, found: list[Match]) -> None:
+        candidates = gather_candidates(found)
+        assert {one.product_id for one in candidates} == {match.product_id for match in found}
         similarities = [one.similarity for one in candidates]
         assert similarities == sorted(similarities, reverse=True)
         for one in candidates:
