@@ -147,6 +147,13 @@ def test_weak_scores_are_not_blown_up_by_their_norm() -> None:
     assert found.generalised_iou < 0.1
 
 
+def test_distances_beyond_the_last_bin_are_cut_off_just_below_it() -> None:
+    levels = some_levels(1, 1, strides=(8,))
+    box, label = torch.tensor([[-40.0, -40.0, 100.0, 100.0]], dtype=torch.float64), torch.tensor([0])
+    found = PicoDetLoss()(levels, [box], [label])
+    assert [term.item() for term in found[1:]] == pytest.approx(plain_picodet(levels, [box], [label]))
+
+
 def test_gradient_by_finite_differences_with_the_targets_held() -> None:
     # The varifocal target and the weights move with the boxes but are constants to the gradient, so finite differences
     # of the whole would see more than the gradient does: hold them by taking each kind of map alone.
