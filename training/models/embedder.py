@@ -1,0 +1,86 @@
+"""EmbedderModel: backbone, neck and head, put together by a configuration; and what each of the three is.
+
+The names and classes to choose from stand in `training.components`.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class EmbedderOutput(NamedTuple):
+    """What the model says of N crops; losses take it.
+
+    Attributes:
+        backbone: (N, C), what the backbone gave.
+        embedding: (N, D) before L2 normalisation: what the neck gave, or the backbone where there is no neck.
+        logits: (N, classes), or None where there is no head.
+    """
+
+    backbone: Tensor
+    embedding: Tensor
+    logits: Tensor | None
+
+
+class Normalisation(NamedTuple):
+    """How pixels of 0..255 become what a backbone's weights expect: (pixel * scale - mean) / std, RGB."""
+
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalisation(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class Backbone(nn.Module):
+    """Maps normalised crops (N, 3, H, W) to (N, out_channels).
+
+    Attributes:
+        out_channels: C.
+        normalisation: of the pixels, as the published weights expect them.
+    """
+
+    out_channels: int
+    normalisation: Normalisation = IMAGENET
+
+
+class Neck(nn.Module):
+    """Maps what a backbone gave, (N, C), to (N, out_channels)."""
+
+    out_channels: int
+
+
+class Head(nn.Module):
+    """Maps embeddings (N, D) and labels (N,) or None to logits (N, classes). Only training uses it."""
+
+
+class EmbedderModel(nn.Module):
+    """A backbone, and behind it a neck and a head where they are given."""
+
+    def __init__(self, backbone: Backbone, neck: Neck | None = None, head: Head | None = None) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.head = backbone, neck, head
+
+    @property
+    def dimension(self) -> int:
+        """Of the embedding."""
+        return (self.neck or self.backbone).out_channels
+
+    def forward(self, pixels: Tensor, labels: Tensor | None = None) -> EmbedderOutput:
+        """Embed crops, and classify them where there is a head.
+
+        Args:
+            pixels: (N, 3, H, W), normalised.
+            labels: (N,) int64; heads with a margin want them in training.
+        """
+        backbone = self.backbone(pixels)  # (N, C)
+        embedding = backbone if self.neck is None else self.neck(backbone)  # (N, D)
+        logits = None if self.head is None else self.head(embedding, labels)  # (N, classes)
+        return EmbedderOutput(backbone, embedding, logits)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Map normalised crops (N, 3, H, W) to embeddings (N, D) before L2 normalisation."""
+        backbone = self.backbone(pixels)
+        embedding: Tensor = backbone if self.neck is None else self.neck(backbone)
+        return embedding
