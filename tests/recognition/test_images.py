@@ -411,7 +411,9 @@ class TestResize:
 
     @pytest.mark.parametrize("case", [name for name in opencv if name != "pixels"])
     def test_without_antialias_it_is_opencvs(self, case: str) -> None:
-        """The reference was written by OpenCV 5.0, 4.10 gives the same: cv2.resize with INTER_LINEAR and INTER_CUBIC of one picture."""
+        """The reference was written by OpenCV 5.0: cv2.resize with INTER_LINEAR and INTER_CUBIC of one picture. 4.10
+        gives the same.
+        """
         wanted = self.opencv[case].astype(int)
         interpolation = "bilinear" if case.startswith("bilinear") else "bicubic"
         found = resize(
