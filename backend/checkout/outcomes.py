@@ -1,6 +1,9 @@
-"""How a recognition ends in PostgreSQL. Whoever changes its row from `queued` has the say; all others come too late."""
+"""How a recognition begins and ends in PostgreSQL. Whoever changes its row from `queued` has the say; all others come
+too late.
+"""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from django.db import connection
@@ -25,6 +28,24 @@ _STORE = f"""
     )
     SELECT count(*) FROM ended
 """  # noqa: S608  table names of our own models
+
+
+def store_queued(recognition: Recognition) -> None:
+    """Store a new recognition, without waiting for the disk.
+
+    The commit that ends it flushes all that was written before it, this row too. Should PostgreSQL crash in between,
+    the caller learns that the recognition failed, row or not.
+
+    Raises:
+        IntegrityError: the device has used this Idempotency-Key before.
+    """
+
+    def unflushed(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        # Sent as one, the two statements are one transaction and one round trip.
+        return execute(f"SET LOCAL synchronous_commit TO off; {sql}", *rest)
+
+    with connection.execute_wrapper(unflushed):
+        recognition.save(force_insert=True)
 
 
 def store_answer(

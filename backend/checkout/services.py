@@ -25,7 +25,7 @@ from backend.catalogue.services import image_limits
 from backend.checkout import admission
 from backend.checkout.answers import make_answer
 from backend.checkout.models import Correction, Recognition, RecognitionState
-from backend.checkout.outcomes import end, store_answer
+from backend.checkout.outcomes import end, store_answer, store_queued
 from backend.checkout.recogniser import get_serving, recognise_image
 from backend.common.problems import Problem, problem_of
 from recognition.errors import ImageRefused
@@ -77,7 +77,7 @@ def recognise(
     with admission.admitted(place):
         recognition.image.save("", ContentFile(data), save=False)
         try:
-            recognition.save(force_insert=True)
+            store_queued(recognition)
         except IntegrityError:
             # The same key came twice at once: the other request has the row, this one waits for its answer.
             _drop_image(recognition)

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from django.core.files.base import ContentFile
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from backend.catalogue.models import ProductSet, SoldBy
@@ -15,7 +15,7 @@ from backend.catalogue.services import change_product_set
 from backend.checkout import admission, services
 from backend.checkout.answers import make_answer
 from backend.checkout.models import RecognisedItem, Recognition, RecognitionState
-from backend.checkout.outcomes import end, store_answer
+from backend.checkout.outcomes import end, store_answer, store_queued
 from backend.checkout.recogniser import Found, Serving
 from backend.common.broker import broker_client
 from backend.common.problems import Problem
@@ -272,3 +272,17 @@ class TestPlaces:
         with admission.admitted("another"), pytest.raises(Problem, match="under way"):
             services.recognise(data=make_picture(), asked_by="till")
         assert not Recognition.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_only_the_row_of_a_queued_recognition_is_written_without_waiting_for_the_disk():
+    """The connection waits again for whatever it writes next."""
+    recognition = Recognition(image_format="JPEG")
+    store_queued(recognition)
+    assert Recognition.objects.get(pk=recognition.pk).state == RecognitionState.QUEUED
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == ("on",)
+    with pytest.raises(IntegrityError):
+        store_queued(Recognition(pk=recognition.pk, image_format="JPEG"))
+    assert Recognition.objects.filter(pk=recognition.pk).count() == 1
