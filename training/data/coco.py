@@ -1,0 +1,207 @@
+"""Scenes with boxes, for the detector, out of files in COCO's format.
+
+The format: one JSON object with `images` (id, file_name, width, height), `annotations` (image_id, category_id, bbox as
+x, y, width, height in pixels, iscrowd) and `categories` (id, name); cocodataset.org, "Data format", object detection.
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recognition.boxes import area, clip
+from recognition.errors import ImageRefused
+from recognition.images import decode
+from training.data.faults import Faults, watched
+from training.data.pictures import READERS, box_fault, look_at
+
+FOREGROUND = "foreground"
+
+
+class Truth(NamedTuple):
+    """What a scene holds.
+
+    Attributes:
+        boxes: (G, 4) float32 x1, y1, x2, y2 in pixels of the upright picture, each of some area; G may be 0.
+        labels: (G,) int64.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+class Scenes(Protocol):
+    """Pictures with boxes."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """What each label stands for."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """One picture, (h, w, 3) RGB."""
+
+    def truth(self, index: int) -> Truth:
+        """Its boxes."""
+
+    def check(self, faults: Faults) -> None:
+        """Look at every picture without decoding it, and note what is wrong."""
+
+
+@dataclass(frozen=True)
+class ListedScenes:
+    """Scenes in files, as one file in COCO's format lists them.
+
+    Attributes:
+        root: the folder that paths are relative to.
+        source: the file.
+        paths: (N,) of texts.
+        sizes: (N, 2) int64, width and height as the file says.
+        starts: (N + 1,); scene i has the boxes starts[i] to starts[i + 1].
+        boxes: (M, 4) float32 x1, y1, x2, y2 as the file says.
+        labels: (M,) int64.
+        annotations: (M,) int64, their ids, for messages.
+        classes: what each label stands for.
+    """
+
+    root: Path
+    source: Path
+    paths: NDArray[Any]
+    sizes: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    annotations: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """
+        Raises:
+            BadData: the file went, or its pixels are damaged, which its header does not show.
+        """
+        path = self.root / str(self.paths[index])
+        try:
+            return decode(path.read_bytes()).pixels
+        except (OSError, ImageRefused) as error:
+            faults = Faults()
+            faults.add(str(self.source), f"{path}: {error}")
+            faults.raise_if_any()
+            raise
+
+    def truth(self, index: int) -> Truth:
+        """The scene's boxes, cut off at its borders."""
+        own = slice(self.starts[index], self.starts[index + 1])
+        width, height = self.sizes[index].tolist()
+        return Truth(clip(self.boxes[own], width, height), self.labels[own])
+
+    def check(self, faults: Faults) -> None:
+        """Note each missing or unusable picture, or one of another size than listed, and each bad box."""
+        if not len(self):
+            faults.add(str(self.source), "found no picture with boxes, wanted one or more")
+        with ThreadPoolExecutor(READERS) as readers:
+            headers = readers.map(lambda path: look_at(self.root / str(path), True), self.paths)
+            for index, header in enumerate(watched(headers, f"checking {self.source.name}", len(self))):
+                self._check_scene(index, header, faults)
+
+    def _check_scene(self, index: int, header: Any, faults: Faults) -> None:
+        width, height = self.sizes[index].tolist()
+        if header.fault:
+            faults.add(str(self.source), f"{self.paths[index]}: {header.fault}")
+        elif (header.width, header.height) != (width, height):
+            faults.add(
+                str(self.source),
+                f"{self.paths[index]}: found {header.width} x {header.height} pixels, the list says"
+                f" {width} x {height}, and its boxes are in those",
+            )
+        for number in range(self.starts[index], self.starts[index + 1]):
+            fault = box_fault(self.boxes[number], width, height)
+            if fault:
+                faults.add(
+                    f"{self.source}: annotation {self.annotations[number]}", f"{self.paths[index]}: {fault}"
+                )
+
+
+def check_scenes(scenes: Scenes) -> None:
+    """Look through a training or evaluation set of the detector before the run.
+
+    Raises:
+        BadData: naming what is wrong, and where.
+    """
+    faults = Faults()
+    scenes.check(faults)
+    faults.raise_if_any()
+
+
+def read_coco(
+    path: Path, root: Path | None = None, *, foreground: bool = True, keep_empty: bool = False
+) -> ListedScenes:
+    """Read a file in COCO's format.
+
+    Boxes marked as a crowd are left out, as in PaddleDetection: they hold many things and stand for none.
+
+    Args:
+        path: of the file.
+        root: what `file_name` is relative to; None is the file's own folder.
+        foreground: all categories are one, the main body. False keeps them, in the order of the file.
+        keep_empty: keep pictures without boxes too; the published recipe leaves them out.
+    Raises:
+        BadData: the file is not of this format, or names an image or category that it does not list.
+    """
+    faults = Faults()
+    try:
+        written = json.loads(path.read_bytes())
+        images = {image["id"]: image for image in written["images"]}
+        categories = [(category["id"], str(category["name"])) for category in written["categories"]]
+        boxes_of: dict[Any, list[tuple[Any, Any]]] = {number: [] for number in images}
+        numbers = {number: 0 if foreground else label for label, (number, _) in enumerate(categories)}
+        for place, annotation in enumerate(written["annotations"]):
+            if not annotation.get("iscrowd"):
+                where = f"{path}: annotation {annotation.get('id', place)}"
+                if annotation["image_id"] not in images:
+                    faults.add(where, f"found the image {annotation['image_id']!r}, which is not listed")
+                elif annotation["category_id"] not in numbers:
+                    faults.add(
+                        where, f"found the category {annotation['category_id']!r}, which is not listed"
+                    )
+                else:
+                    boxes_of[annotation["image_id"]].append((place, annotation))
+        kept = [number for number, boxes in boxes_of.items() if boxes or keep_empty]
+        chosen = [boxes_of[number] for number in kept]
+        listed = [annotation for boxes in chosen for _, annotation in boxes]
+        corners = np.array([annotation["bbox"] for annotation in listed], np.float64).reshape(-1, 4)
+        scenes = ListedScenes(
+            root=path.parent if root is None else root,
+            source=path,
+            paths=np.array([images[number]["file_name"] for number in kept], np.dtypes.StringDType()),
+            sizes=np.array([(images[n]["width"], images[n]["height"]) for n in kept], np.int64).reshape(
+                -1, 2
+            ),
+            starts=np.cumsum([0, *map(len, chosen)]),
+            boxes=np.concatenate([corners[:, :2], corners[:, :2] + corners[:, 2:]], axis=1).astype(
+                np.float32
+            ),
+            labels=np.array([numbers[annotation["category_id"]] for annotation in listed], np.int64),
+            annotations=np.array(
+                [annotation.get("id", place) for boxes in chosen for place, annotation in boxes], np.int64
+            ),
+            classes=(FOREGROUND,) if foreground else tuple(name for _, name in categories),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        faults.add(str(path), f"cannot be read as COCO's format: {type(error).__name__}: {error}")
+    faults.raise_if_any()
+    return scenes
+
+
+def boxes_of_some_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of the boxes (N, 4) have any."""
+    some: NDArray[np.bool_] = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (area(boxes) > 0)
+    return some
