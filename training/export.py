@@ -85,14 +85,14 @@ class NormalisingGraph(nn.Module):
 
     def __init__(self, graph: nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
-        self.graph = graph
+        self.inner = graph  # torch keeps the name `graph` for itself
         scale, mean, std = normalisation
         self.register_buffer("factor", torch.tensor([scale / value for value in std]).reshape(1, 3, 1, 1))
         shift = [one / other for one, other in zip(mean, std, strict=True)]
         self.register_buffer("shift", torch.tensor(shift).reshape(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
-        given: Tensor | tuple[Tensor, ...] = self.graph(pixels.float() * self.factor - self.shift)
+        given: Tensor | tuple[Tensor, ...] = self.inner(pixels.float() * self.factor - self.shift)
         return given
 
 

@@ -143,6 +143,11 @@ def _encode(text: object, encoding: object = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """No bytes as pickle's protocol 2 writes them."""
+    return b""
+
+
 _KNOWN = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _DType,
@@ -151,6 +156,7 @@ _KNOWN = {
     ("numpy.core.numeric", "_frombuffer"): _array,
     ("numpy._core.numeric", "_frombuffer"): _array,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
     ("collections", "OrderedDict"): dict,
 }
 
