@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from recognition.embedder import open_embedder
 from recognition.model_card import (
-    DecodedOutputs,
-    DetectionSettings,
     EmbedderOutputs,
     ModelCard,
     ModelInput,
@@ -22,16 +20,13 @@ from recognition.sessions import SessionSettings
 from training import export
 from training.export import (
     NO_DIGEST,
-    DetectorGraph,
     ExportRefused,
     NormalisingGraph,
-    check_against_pytorch,
     export_folder,
     folder_aside,
     normalised_input,
 )
 from training.models.embedder import IMAGENET
-from training.models.picodet import PicoDet
 
 SIDE = 64
 RAW_INPUT = ModelInput("pixels", SIDE, SIDE, "NCHW", "uint8", "RGB", normalisation_in_graph=True)
@@ -112,25 +107,6 @@ def test_a_file_that_computes_something_else_leaves_nothing_behind(
     with pytest.raises(ExportRefused, match=r"openvino gives a cosine of .* wanted 0\.9999"):
         export_folder(Tiny(), card(), pictures(), tmp_path / "out")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_detectors_proof_is_its_boxes_and_scores(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    detector = PicoDet(scale=0.25, neck_channels=16).eval()
-    described = card(
-        task="detector",
-        outputs=DecodedOutputs("decoded", "boxes", "scores"),
-        detection=DetectionSettings(("main body",), (), 0.2, 0.6, 10),
-        dimension=None,
-        hash_bits=None,
-        hash_method=None,
-    )
-    export_folder(DetectorGraph(detector), described, pictures(), tmp_path / "out")
-    folder = load_model_folder(tmp_path / "out")
-    assert check_against_pytorch(DetectorGraph(detector), folder, pictures()) < 0.01
-    detector.heads[0].predict.bias.data[0] += 0.1
-    with pytest.raises(ExportRefused, match=r"and 0\.\d+ in scores, wanted at most 0\.5 and 0\.001"):
-        check_against_pytorch(DetectorGraph(detector), folder, pictures())
 
 
 def test_a_folder_gets_its_name_only_when_all_went_well(tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from recognition.images import DecodedImage
 from recognition.model_card import load_model_folder
 from recognition.sessions import SessionSettings
 from tests.training.seeded_weights import seeded_picture, seeded_weights
-from training.export import ExportRefused, cosines
+from training.export import DetectorGraph, ExportRefused, check_against_pytorch, cosines
 from training.import_paddle import (
     BIN_VALUES,
     PUBLISHED,
+    build,
     describe,
     import_paddle,
     load_published,
@@ -200,6 +201,17 @@ def test_a_detector_gives_8500_boxes_and_scores_at_640(small_detector: Path) -> 
     picture = seeded_picture()
     found = detector.detect(DecodedImage(picture, picture.shape[1], picture.shape[0], "PNG"))
     assert 0 < len(found) <= 100
+
+
+def test_a_detectors_proof_is_its_boxes_and_scores(small_detector: Path) -> None:
+    file = small_detector.parent / "detector.pdparams"
+    network, _ = build(DETECTOR, file, scale=0.25)
+    assert isinstance(network, PicoDet)
+    folder, pictures = load_model_folder(small_detector), [seeded_picture()]
+    assert check_against_pytorch(DetectorGraph(network), folder, pictures) < 0.05
+    network.heads[0].predict.bias.data[0] += 0.1
+    with pytest.raises(ExportRefused, match=r"and 0\.\d+ in scores, wanted at most 0\.5 and 0\.001"):
+        check_against_pytorch(DetectorGraph(network), folder, pictures)
 
 
 def test_a_detector_of_several_classes_says_so_in_its_card() -> None:
