@@ -64,7 +64,7 @@ MILVUS_TIMEOUT_SECONDS = env.float("MILVUS_TIMEOUT_SECONDS", default=1.5)
 
 # --- recognition ------------------------------------------------------------------------------------------
 RECOGNITION_PATIENCE_SECONDS = env.float("RECOGNITION_PATIENCE_SECONDS", default=10.0)
-RECOGNITION_MAX_IN_FLIGHT = env.int("RECOGNITION_MAX_IN_FLIGHT", default=8)
+RECOGNITION_MAX_IN_FLIGHT = env.int("RECOGNITION_MAX_IN_FLIGHT", default=6)
 RECOGNITION_WORKERS = env.int("RECOGNITION_WORKERS", default=1)
 # Several processes that each take every core are far slower than one: the cores are shared out.
 THREADS_PER_WORKER = env.int(
