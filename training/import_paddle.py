@@ -43,7 +43,7 @@ from training.export import (
 from training.models.embedder import IMAGENET, EmbedderModel
 from training.models.necks import BNNeck, FCNeck
 from training.models.picodet import BINS, STRIDES, PicoDet
-from training.models.pplcnet import PUBLISHED_SCALES, PPLCNet
+from training.models.pplcnet import PUBLISHED_SCALES, PPLCNet, PPLCNetTrunk
 from training.models.pplcnet_v2 import PPLCNetV2, PPLCNetV2ShiTu
 from training.models.resnet_vd import ResNet50Vd
 from training.pdparams import WeightsRefused, describe_mismatch, read_pdparams
@@ -138,10 +138,17 @@ BATCHES_SEEN = "num_batches_tracked"
 
 
 class Import(NamedTuple):
-    """What became of a file's names beside those that were taken."""
+    """What became of upstream's names beside those that were taken.
+
+    Attributes:
+        dropped: weights of the training classes.
+        unused: what inference does not use.
+        left: what the network has and the file lacks; it stays as it was started.
+    """
 
     dropped: list[str]
     unused: list[str]
+    left: list[str]
 
 
 @dataclass(frozen=True)
@@ -254,13 +261,16 @@ def published_name(key: str, published: Published) -> str:
     return name
 
 
-def load_published(model: nn.Module, published: Published, weights: Mapping[str, NDArray[Any]]) -> Import:
+def load_published(
+    model: nn.Module, published: Published, weights: Mapping[str, NDArray[Any]], *, may_lack: str = NONE
+) -> Import:
     """Copy a file's weights into a network, all of them or none.
 
     Args:
         model: as `published.build` made it.
         published: which model it is.
         weights: by upstream's names.
+        may_lack: pattern of upstream's names that the file need not have, or may have in another shape.
     Raises:
         WeightsRefused: names are missing or left over, or an array is not what the network needs; each is named.
     """
@@ -274,6 +284,15 @@ def load_published(model: nn.Module, published: Published, weights: Mapping[str,
         published_name(key, published): tuple(tensor.T.shape if key in linear else tensor.shape)
         for key, tensor in ours.items()
     }
+    left = [
+        name
+        for name, shape in wanted.items()
+        if re.fullmatch(may_lack, name) and (name not in offered or offered[name].shape != shape)
+    ]
+    for name in left:
+        del wanted[name]
+        offered.pop(name, None)
+    ours = {key: tensor for key, tensor in ours.items() if published_name(key, published) in wanted}
     faults = describe_mismatch(wanted, offered)
     bins = weights.get(BIN_VALUES)
     if BIN_VALUES in unused and not np.array_equal(bins, np.arange(BINS)):  # type: ignore[arg-type]
@@ -286,7 +305,63 @@ def load_published(model: nn.Module, published: Published, weights: Mapping[str,
     for key, tensor in ours.items():
         array = offered[published_name(key, published)].astype(np.float32)
         tensor.copy_(torch.from_numpy(array.T.copy() if key in linear else array))
-    return Import(dropped, unused)
+    return Import(dropped, unused, left)
+
+
+@dataclass(frozen=True)
+class Start:
+    """How upstream's ImageNet classifier fits a part of ours that is to be trained further.
+
+    Attributes:
+        names: the rules.
+        may_lack: pattern of upstream's names that the classifier has not, or has in another shape.
+        dropped: pattern of those that our part has no place for.
+    """
+
+    names: Rules
+    may_lack: str = NONE
+    dropped: str = CLASSIFIER_OF_A_BACKBONE
+
+
+STARTS: dict[type[nn.Module], Start] = {
+    PPLCNet: Start(LCNET_NAMES),
+    PPLCNetTrunk: Start(LCNET_NAMES, dropped=rf"last_conv\.weight|{CLASSIFIER_OF_A_BACKBONE}"),
+    PPLCNetV2: Start(LCNET_V2_NAMES),
+    # Upstream starts PP-ShiTuV2 so: the branch that stride 1 brings, and the embedding, are new.
+    PPLCNetV2ShiTu: Start(LCNET_V2_NAMES, may_lack=r"stages\.3\.0\.dw_conv_list\.2\..*|last_conv\..*"),
+    ResNet50Vd: Start(RESNET_NAMES),
+}
+
+
+def start_from_imagenet(part: nn.Module, weights_file: Path) -> list[str]:
+    """Start a backbone, or a detector's trunk, from a classifier's published weights.
+
+    Args:
+        part: of a type in STARTS, at the scale of the weights.
+        weights_file: the `.pdparams` of upstream's ImageNet classifier.
+    Returns:
+        Upstream's names of what the file does not have and stays at random.
+    Raises:
+        WeightsRefused: the file cannot be read or is of another network; or there are no such weights of it.
+    """
+    start = STARTS.get(type(part))
+    if start is None:
+        known = ", ".join(sorted(kind.__name__ for kind in STARTS))
+        raise WeightsRefused(
+            f"{type(part).__name__} has no published ImageNet weights of upstream's; {known} have."
+        )
+    source = Published(
+        build=lambda *_: part,
+        scale=1.0,
+        names=_plain(start.names),
+        task="embedder",
+        trained_on="ImageNet-1k",
+        source="PaddleClas",
+        dropped=start.dropped,
+        unused=FUSED_SLOT,
+    )
+    weights = read_pdparams(weights_file)
+    return load_published(nn.ModuleDict({"backbone": part}), source, weights, may_lack=start.may_lack).left
 
 
 def describe(

@@ -32,8 +32,11 @@ from training.import_paddle import (
     load_published,
     main,
     published_name,
+    start_from_imagenet,
 )
 from training.models.picodet import PicoDet
+from training.models.pplcnet import PPLCNet, PPLCNetTrunk
+from training.models.pplcnet_v2 import PPLCNetV2ShiTu
 from training.pdparams import BOOKKEEPING, WeightsRefused
 
 DATA = Path(__file__).parent / "data"
@@ -118,6 +121,25 @@ def test_a_detector_with_other_bins_is_refused() -> None:
     weights[BIN_VALUES] = weights[BIN_VALUES] * 2
     with pytest.raises(WeightsRefused, match="no other bins"):
         load_published(published.build(0.25, weights), published, weights)
+
+
+def test_a_training_starts_from_the_published_classifier(tmp_path: Path) -> None:
+    weights = weights_of("pplcnetv2_base")
+    file = write(tmp_path / "v2.pdparams", weights)
+    backbone = PPLCNetV2ShiTu()
+    left = start_from_imagenet(backbone, file)
+    assert {name.removeprefix("stages.3.0.dw_conv_list.2.") for name in left} == {
+        *("conv.weight", "bn.weight", "bn.bias", "bn._mean", "bn._variance"),
+        *("last_conv.weight", "last_conv.bias"),
+    }
+    taken = backbone.trunk.stages[3][1].depthwise.branches[2].norm.running_var
+    np.testing.assert_array_equal(taken, weights["stages.3.1.dw_conv_list.2.bn._variance"])
+    assert start_from_imagenet(PPLCNetTrunk(0.25), WRITTEN_BY_PADDLE) == []
+    assert start_from_imagenet(PPLCNet(scale=0.25), WRITTEN_BY_PADDLE) == []
+    with pytest.raises(WeightsRefused, match=r"missing stages\.0\.0"):
+        start_from_imagenet(PPLCNetV2ShiTu(), WRITTEN_BY_PADDLE)
+    with pytest.raises(WeightsRefused, match="PicoDet has no published ImageNet weights"):
+        start_from_imagenet(PicoDet(scale=0.25), WRITTEN_BY_PADDLE)
 
 
 @pytest.fixture(scope="module")
