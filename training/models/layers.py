@@ -142,7 +142,11 @@ class ParallelDepthwise(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([branch(x) for branch in self.branches]).sum(dim=0)
+        first, *others = self.branches
+        summed: Tensor = first(x)
+        for branch in others:
+            summed = summed + branch(x)
+        return summed
 
     def fused(self) -> nn.Conv2d:
         """The one convolution with bias that gives what all branches give together in inference."""
