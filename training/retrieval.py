@@ -1,0 +1,171 @@
+"""How well an embedder's search does: pictures to embeddings, embeddings to recall and mAP, split over processes.
+
+However many processes share the work, the figures are the same to the last bit: batches and blocks of queries are cut
+as for one process, and each process takes every so many of them.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from recognition.metrics import (
+    QUERIES_AT_ONCE,
+    average_precision,
+    exact_hash_search,
+    exact_search,
+    nearest_products,
+    recall_at_k,
+)
+from recognition.model_card import ModelCard
+from training.data.datasets import EvaluationDataset, Readable
+from training.data.pictures import Retrieval
+from training.distributed import Process, gathered
+from training.models.embedder import EmbedderModel
+
+RECALLS = (1, 5)
+
+
+@torch.inference_mode()
+def embed_pictures(
+    network: EmbedderModel,
+    source: Readable,
+    card: ModelCard,
+    process: Process,
+    *,
+    batch_size: int,
+    workers: int = 0,
+) -> NDArray[np.float32]:
+    """Embed crops, in full precision; every process has to call it, and each gets all.
+
+    Args:
+        network: in inference mode, on the process' device.
+        source: the crops.
+        card: of the network: how crops become its input.
+        process: this one.
+        batch_size: crops at a time.
+        workers: loader processes.
+    Returns:
+        (N, D), before L2 normalisation.
+    """
+    n_pictures = len(source)
+    batches = [
+        range(start, min(start + batch_size, n_pictures)) for start in range(0, n_pictures, batch_size)
+    ]
+    own = [list(batch) for batch in batches[process.rank :: process.count]]
+    loader = DataLoader(EvaluationDataset(source, card), batch_sampler=own, num_workers=workers)
+    rows = {
+        int(samples.picture[0]) // batch_size: network.embed(samples.pixels.to(process.device))
+        .float()
+        .cpu()
+        .numpy()
+        for samples in loader
+    }
+    together = {number: found for part in gathered(rows) for number, found in part.items()}
+    return np.concatenate([together[number] for number in range(len(batches))])
+
+
+def normalised(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Embeddings (N, D) of L2 norm 1; one of zeros stays."""
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = np.divide(embeddings, np.maximum(lengths, 1e-12), dtype=np.float32)
+    return unit
+
+
+def hash_codes(embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The signs of embeddings (N, D) as packed codes (N, D // 8): above 0 is 1, the first bit the most significant."""
+    return np.packbits(embeddings > 0, axis=1, bitorder="big")
+
+
+def search_figures(
+    query: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    retrieval: Retrieval,
+    process: Process,
+    *,
+    hashes: bool,
+) -> dict[str, float]:
+    """Recall among the nearest products, and mAP over the whole gallery, by exact search.
+
+    Args:
+        query: embeddings of `retrieval.query`, (Q, D).
+        gallery: embeddings of `retrieval.gallery`, (N, D).
+        retrieval: what they show.
+        process: this one; every process has to call it.
+        hashes: search by hash codes too.
+    Returns:
+        recall@1, recall@5 and mAP, each 0..1; with hashes also hash_recall@1, hash_recall@5 and hash_mAP.
+    """
+    query, gallery = normalised(query), normalised(gallery)
+    everything = len(gallery)
+
+    def by_cosine(block: slice) -> NDArray[np.intp]:
+        return exact_search(query[block], gallery, everything, retrieval.own[block])[0]
+
+    figures = _figures(by_cosine, len(query), retrieval, process)
+    if hashes:
+        query_codes, gallery_codes = hash_codes(query), hash_codes(gallery)
+
+        def by_hash(block: slice) -> NDArray[np.intp]:
+            return exact_hash_search(query_codes[block], gallery_codes, everything, retrieval.own[block])[0]
+
+        found = _figures(by_hash, len(query), retrieval, process)
+        figures |= {f"hash_{name}": value for name, value in found.items()}
+    return figures
+
+
+def _figures(
+    search: Callable[[slice], NDArray[np.intp]], n_query: int, retrieval: Retrieval, process: Process
+) -> dict[str, float]:
+    # One more label than there are pictures: that of no row, -1, at the end.
+    gallery_labels = np.append(retrieval.gallery_labels, -1)
+    counts = np.bincount(
+        retrieval.gallery_labels,
+        minlength=1 + int(max(retrieval.query_labels.max(), retrieval.gallery_labels.max())),
+    )
+    right_products, precisions = {}, {}
+    blocks = range(0, n_query, QUERIES_AT_ONCE)
+    for start in blocks[process.rank :: process.count]:
+        block = slice(start, start + QUERIES_AT_ONCE)
+        labels, own = retrieval.query_labels[block], retrieval.own[block]
+        shown = gallery_labels[search(block)]  # (B, N)
+        n_relevant = counts[labels] - (gallery_labels[own] == labels)
+        right_products[start] = nearest_products(shown, max(RECALLS)) == labels[:, None]
+        precisions[start] = average_precision(shown == labels[:, None], n_relevant)
+    right = _in_order(right_products)
+    figures = {f"recall@{k}": recall_at_k(right.astype(np.bool_), k) for k in RECALLS}
+    return {**figures, "mAP": float(_in_order(precisions).mean())}
+
+
+def _in_order(blocks: dict[int, NDArray[np.bool_]] | dict[int, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The blocks of all processes, one after the other."""
+    together = {start: block for part in gathered(blocks) for start, block in part.items()}
+    return np.concatenate([together[start] for start in sorted(together)])
+
+
+def evaluate_embedder(
+    network: EmbedderModel,
+    retrieval: Retrieval,
+    card: ModelCard,
+    process: Process,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    hashes: bool = False,
+) -> dict[str, float]:
+    """Embed queries and gallery and judge the search; the network is left in the mode that it was in.
+
+    Arguments and figures as for `embed_pictures` and `search_figures`.
+    """
+    was_training = network.training
+    network.eval()
+
+    def embedded(side: Readable) -> NDArray[np.float32]:
+        return embed_pictures(network, side, card, process, batch_size=batch_size, workers=workers)
+
+    query = embedded(retrieval.query)  # type: ignore[arg-type]
+    gallery = query if retrieval.gallery is retrieval.query else embedded(retrieval.gallery)  # type: ignore[arg-type]
+    network.train(was_training)
+    return search_figures(query, gallery, retrieval, process, hashes=hashes)

@@ -1,0 +1,251 @@
+"""From settings to data: the pictures and scenes that a run names, joined, checked, and how batches are drawn."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from training.data.augment import Augmentation, ShiTuV1Augmentation, ShiTuV2Augmentation, Stretch
+from training.data.coco import ListedScenes, Scenes, check_scenes, read_coco
+from training.data.generated import GeneratedPictures, GeneratedScenes, generated_retrieval
+from training.data.lists import read_folder, read_folder_retrieval, read_label_list, read_retrieval_lists
+from training.data.mixing import MixedPictures, MixedScenes, Part
+from training.data.pictures import Pictures, Retrieval, check, check_retrieval
+from training.data.samplers import BatchSampler, PKSampler, Share, ShuffledSampler
+from training.distributed import Process, gathered
+from training.settings import (
+    AugmentationChoice,
+    AugmentationV1,
+    AugmentationV2,
+    CatalogueFolder,
+    ClassesAndPictures,
+    CocoFile,
+    DetectorData,
+    EmbedderData,
+    GeneratedProducts,
+    GeneratedRetrieval,
+    LabelList,
+    PictureSource,
+    RetrievalFolder,
+    RetrievalSource,
+    SceneSource,
+)
+
+
+class TrainingPictures(NamedTuple):
+    """An embedder's training set.
+
+    Attributes:
+        pictures: of all sets.
+        description: of them in words, for the model's card.
+    """
+
+    pictures: MixedPictures
+    description: str
+
+
+class TrainingScenes(NamedTuple):
+    """A detector's training set.
+
+    Attributes:
+        scenes: of all sets.
+        where: names a scene, for messages.
+        description: of all in words, for the model's card.
+    """
+
+    scenes: MixedScenes
+    where: Callable[[int], str]
+    description: str
+
+
+def training_pictures(data: EmbedderData, process: Process) -> TrainingPictures:
+    """Read and check an embedder's training sets; every process has to call it.
+
+    Raises:
+        BadData: naming file and line of what is wrong.
+    """
+    parts = [Part(_pictures(source, data.crop_margin), source.rate, source.name) for source in data.train]
+    pictures = MixedPictures(parts)
+    by_class = isinstance(data.sampler, ClassesAndPictures)
+    _first_alone(process, lambda: check(pictures, pictures_per_class=2 if by_class else 1))
+    described = [
+        f"{_described(source)}, {len(part.source.labels):,} pictures of {len(part.source.classes):,} classes"
+        for source, part in zip(data.train, parts, strict=True)
+    ]
+    return TrainingPictures(pictures, "; ".join(described))
+
+
+def retrieval(source: RetrievalSource, crop_margin: float, process: Process) -> Retrieval:
+    """Read and check queries and gallery; every process has to call it.
+
+    Raises:
+        BadData: naming file and line of what is wrong.
+    """
+    if isinstance(source, GeneratedRetrieval):
+        found = generated_retrieval(
+            source.products,
+            gallery_views=source.gallery_views,
+            query_views=source.query_views,
+            seed=source.seed,
+            side=source.side,
+            crop_margin=crop_margin,
+        )
+        for side in (found.query, found.gallery):
+            if isinstance(side, GeneratedPictures):
+                side.draw_all()
+    elif isinstance(source, RetrievalFolder):
+        found = read_folder_retrieval(
+            source.folder, gallery=source.gallery, query=source.query, crop_margin=crop_margin
+        )
+    else:
+        found = read_retrieval_lists(source.query, source.gallery, source.root, crop_margin=crop_margin)
+    _first_alone(process, lambda: check_retrieval(found))
+    return found
+
+
+def training_scenes(data: DetectorData, process: Process) -> TrainingScenes:
+    """Read and check a detector's training sets; every process has to call it.
+
+    Raises:
+        BadData: naming what is wrong, and where.
+    """
+    sources = [_scenes(source, keep_empty=data.keep_empty) for source in data.train]
+    parts = [Part(scenes, one.rate, one.name) for scenes, one in zip(sources, data.train, strict=True)]
+    mixed = MixedScenes(parts)
+    _first_alone(process, lambda: check_scenes(mixed))
+
+    def where(index: int) -> str:
+        part, number = mixed.place(index)
+        scenes = sources[part]
+        return (
+            str(scenes.root / str(scenes.paths[number]))
+            if isinstance(scenes, ListedScenes)
+            else (f"generated scene {number} of {_described(data.train[part])}")
+        )
+
+    described = [
+        f"{_described(one)}, {len(scenes):,} scenes" for scenes, one in zip(sources, data.train, strict=True)
+    ]
+    return TrainingScenes(mixed, where, "; ".join(described))
+
+
+def evaluation_scenes(source: SceneSource, process: Process) -> Scenes:
+    """Read and check the scenes that a detector is judged by; every process has to call it.
+
+    Raises:
+        BadData: naming what is wrong, and where.
+    """
+    scenes = _scenes(source, keep_empty=True)
+    _first_alone(process, lambda: check_scenes(scenes))
+    return scenes
+
+
+def batches_of_pictures(
+    data: EmbedderData, pictures: MixedPictures, *, batch_size: int, seed: int, share: Share
+) -> BatchSampler:
+    """The sampler that the settings choose.
+
+    Args:
+        data: the settings.
+        pictures: to draw from.
+        batch_size: pictures of a step, over all processes.
+        seed: of the run.
+        share: this process.
+    Raises:
+        ValueError: the batch cannot be split as the sampler wants, or there are too few classes for it.
+    """
+    if isinstance(data.sampler, ClassesAndPictures):
+        return PKSampler(
+            pictures.labels,
+            batch_size,
+            pictures_per_class=data.sampler.pictures_per_class,
+            class_draw=data.sampler.class_draw,
+            seed=seed,
+            rates=pictures.rates,
+            share=share,
+        )
+    return ShuffledSampler(
+        len(pictures),
+        batch_size,
+        seed=seed,
+        rates=pictures.rates,
+        share=share,
+        drop_last=data.sampler.drop_last,
+    )
+
+
+def own_batch(sampler: BatchSampler, epoch: int, number: int) -> Iterator[int]:
+    """The pictures that this process has of a batch; drawn when they are asked for."""
+    rank, processes = sampler.share
+    own = sampler.batch_size // processes
+    yield from sampler.batch(epoch, number)[rank * own : (rank + 1) * own].tolist()
+
+
+def augmentation(choice: AugmentationChoice, side: int) -> Augmentation:
+    """The augmentation that the settings choose, for crops of side x side."""
+    if isinstance(choice, AugmentationV1):
+        return ShiTuV1Augmentation(side, side, minimum_area=choice.minimum_area, flip=choice.flip)
+    if isinstance(choice, AugmentationV2):
+        return ShiTuV2Augmentation(
+            side,
+            side,
+            padding=choice.padding,
+            flip=choice.flip,
+            rotation=choice.rotation,
+            degrees=choice.degrees,
+        )
+    return Stretch(side, side)
+
+
+def _pictures(source: PictureSource, crop_margin: float) -> Pictures:
+    if isinstance(source, LabelList):
+        return read_label_list(
+            source.list,
+            source.root,
+            relabel=source.relabel,
+            minimum_pictures=source.minimum_pictures,
+            crop_margin=crop_margin,
+        )
+    if isinstance(source, CatalogueFolder):
+        return read_folder(source.folder, minimum_pictures=source.minimum_pictures, crop_margin=crop_margin)
+    drawn = GeneratedPictures(
+        source.products, range(source.views), seed=source.seed, side=source.side, crop_margin=crop_margin
+    )
+    drawn.draw_all()
+    return drawn
+
+
+def _scenes(source: SceneSource, *, keep_empty: bool) -> ListedScenes | GeneratedScenes:
+    if isinstance(source, CocoFile):
+        return read_coco(source.annotations, source.root, keep_empty=keep_empty)
+    drawn = GeneratedScenes(
+        source.scenes,
+        seed=source.seed,
+        n_products=source.products,
+        items=(source.fewest_items, source.most_items),
+        size=(source.width, source.height),
+    )
+    drawn.draw_all()
+    return drawn
+
+
+def _described(source: PictureSource | SceneSource) -> str:
+    if isinstance(source, LabelList):
+        return source.name or source.list.name
+    if isinstance(source, CocoFile):
+        return source.name or source.annotations.name
+    if isinstance(source, CatalogueFolder):
+        return source.name or source.folder.name
+    drawn = "products" if isinstance(source, GeneratedProducts) else "scenes"
+    return source.name or f"generated {drawn} of seed {source.seed}"
+
+
+def _first_alone(process: Process, look: Callable[[], None]) -> None:
+    """One process looks through the files while the others wait; a fault that it finds ends them all."""
+    fault: Sequence[Exception] = []
+    if process.is_first:
+        try:
+            look()
+        except Exception as error:
+            fault = [error]
+    for found in gathered(fault):
+        if found:
+            raise found[0]

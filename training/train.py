@@ -1,0 +1,55 @@
+"""Train what a configuration says.
+
+    python -m training.train -c training/configs/smoke_embedder.toml -o epochs=3
+    torchrun --nproc-per-node 8 -m training.train -c training/configs/general_rec_v2.toml
+
+The configuration's `program` says which of the programs runs: embedder, pair or detector.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.checkpoint import CheckpointRefused
+from training.config import ConfigRefused, read_settings
+from training.data.faults import BadData
+from training.distributed import started
+from training.pdparams import WeightsRefused
+from training.run_folder import TrainingStopped
+from training.settings import EmbedderSettings
+from training.train_embedder import train_embedder
+
+REFUSALS = (BadData, CheckpointRefused, ConfigRefused, TrainingStopped, WeightsRefused, ValueError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; gives its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.train", description="Train an embedder, a pair of them, or a detector."
+    )
+    parser.add_argument("-c", "--config", type=Path, required=True, help="the settings, a TOML file")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting that differs from the file's: -o epochs=3 -o data.train.0.rate=4; may come more than once",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the run folder's latest checkpoint")
+    parser.add_argument("--until-epoch", type=int, metavar="N", help="stop after N epochs; --resume goes on")
+    given = parser.parse_args(arguments)
+    try:
+        settings = read_settings(given.config, given.override)
+        with started(settings.device) as process:
+            if isinstance(settings, EmbedderSettings):
+                train_embedder(settings, process, resume=given.resume, until_epoch=given.until_epoch)
+    except REFUSALS as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
