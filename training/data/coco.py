@@ -5,8 +5,8 @@ x, y, width, height in pixels, iscrowd) and `categories` (id, name); cocodataset
 """
 
 import json
+import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,7 @@ from recognition.boxes import area, clip
 from recognition.errors import ImageRefused
 from recognition.images import decode
 from training.data.faults import Faults, watched
-from training.data.pictures import READERS, box_fault, look_at
+from training.data.pictures import Header, box_fault, headers_of
 
 FOREGROUND = "foreground"
 
@@ -50,8 +50,8 @@ class Scenes(Protocol):
     def truth(self, index: int) -> Truth:
         """Its boxes."""
 
-    def check(self, faults: Faults) -> None:
-        """Look at every picture without decoding it, and note what is wrong."""
+    def check(self, faults: Faults, *, thorough: bool = True) -> None:
+        """Look at every picture without decoding it, as `Pictures.check`, and note what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -103,20 +103,19 @@ class ListedScenes:
         width, height = self.sizes[index].tolist()
         return Truth(clip(self.boxes[own], width, height), self.labels[own])
 
-    def check(self, faults: Faults) -> None:
+    def check(self, faults: Faults, *, thorough: bool = True) -> None:
         """Note each missing or unusable picture, or one of another size than listed, and each bad box."""
         if not len(self):
             faults.add(str(self.source), "found no picture with boxes, wanted one or more")
-        with ThreadPoolExecutor(READERS) as readers:
-            headers = readers.map(lambda path: look_at(self.root / str(path), True), self.paths)
-            for index, header in enumerate(watched(headers, f"checking {self.source.name}", len(self))):
-                self._check_scene(index, header, faults)
+        headers = headers_of(((self.root / str(path), True) for path in self.paths), thorough=thorough)
+        for index, header in enumerate(watched(headers, f"checking {self.source.name}", len(self))):
+            self._check_scene(index, header, faults)
 
-    def _check_scene(self, index: int, header: Any, faults: Faults) -> None:
+    def _check_scene(self, index: int, header: Header, faults: Faults) -> None:
         width, height = self.sizes[index].tolist()
         if header.fault:
             faults.add(str(self.source), f"{self.paths[index]}: {header.fault}")
-        elif (header.width, header.height) != (width, height):
+        elif header.width < math.inf and (header.width, header.height) != (width, height):
             faults.add(
                 str(self.source),
                 f"{self.paths[index]}: found {header.width} x {header.height} pixels, the list says"
@@ -130,14 +129,17 @@ class ListedScenes:
                 )
 
 
-def check_scenes(scenes: Scenes) -> None:
+def check_scenes(scenes: Scenes, *, thorough: bool = True) -> None:
     """Look through a training or evaluation set of the detector before the run.
 
+    Args:
+        scenes: the set.
+        thorough: as for `Pictures.check`.
     Raises:
         BadData: naming what is wrong, and where.
     """
     faults = Faults()
-    scenes.check(faults)
+    scenes.check(faults, thorough=thorough)
     faults.raise_if_any()
 
 

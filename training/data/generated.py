@@ -84,7 +84,7 @@ class GeneratedPictures:
     def identity(self, index: int) -> object:
         return self.where(index)
 
-    def check(self, faults: Faults) -> None:
+    def check(self, faults: Faults, *, thorough: bool = True) -> None:
         """Nothing can be missing."""
 
 
@@ -185,5 +185,5 @@ class GeneratedScenes:
         for index in watched(range(len(self)), "drawing scenes", len(self), WORTH_A_BAR):
             self._scene(index)
 
-    def check(self, faults: Faults) -> None:
+    def check(self, faults: Faults, *, thorough: bool = True) -> None:
         """Nothing can be missing."""

@@ -92,9 +92,9 @@ class MixedPictures(_Joined):
         part, number = self.place(index)
         return self._parts[part].identity(number)
 
-    def check(self, faults: Faults) -> None:
+    def check(self, faults: Faults, *, thorough: bool = True) -> None:
         for part in self._parts:
-            part.check(faults)
+            part.check(faults, thorough=thorough)
 
 
 class MixedScenes(_Joined):
@@ -127,6 +127,6 @@ class MixedScenes(_Joined):
         part, number = self.place(index)
         return self._parts[part].truth(number)
 
-    def check(self, faults: Faults) -> None:
+    def check(self, faults: Faults, *, thorough: bool = True) -> None:
         for part in self._parts:
-            part.check(faults)
+            part.check(faults, thorough=thorough)

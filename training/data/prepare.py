@@ -18,7 +18,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -42,7 +41,7 @@ from training.data.layouts import (
     stanford_online_products,
     veri_wild,
 )
-from training.data.pictures import READERS, Header, look_at
+from training.data.pictures import Header, headers_of
 from training.data.published import Box, Boxed, Labelled, LayoutRefused, PublishedSet
 from training.data.randomness import Stream, generator
 
@@ -124,14 +123,13 @@ class _Measured:
         with_boxes = {*boxed, *(picture.path for picture in labelled if picture.box is not None)}
         self.left_out: dict[str, None] = {}  # in order, each once
         self.headers: dict[str, Header] = {}
-        with ThreadPoolExecutor(READERS) as readers:
-            found = readers.map(lambda path: look_at(source / path, path in with_boxes), paths)
-            for path, header in zip(paths, track(found, "checking pictures", len(paths)), strict=True):
-                fault = "its name holds a tab or line break" if re.search(r"[\t\r\n]", path) else header.fault
-                if fault:
-                    self.left_out[f"{path!r}: {fault}"] = None
-                else:
-                    self.headers[path] = header
+        found = headers_of((source / path, path in with_boxes) for path in paths)
+        for path, header in zip(paths, track(found, "checking pictures", len(paths)), strict=True):
+            fault = "its name holds a tab or line break" if re.search(r"[\t\r\n]", path) else header.fault
+            if fault:
+                self.left_out[f"{path!r}: {fault}"] = None
+            else:
+                self.headers[path] = header
 
     def pictures(self, listed: Sequence[Labelled]) -> list[Labelled]:
         """Those that can be used, their boxes cut off at the pictures' borders."""

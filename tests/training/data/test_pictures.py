@@ -104,3 +104,12 @@ def test_a_crop_has_its_margin(tmp_path: Path) -> None:
     path = write_list(tmp_path / "t.txt", "a.png\t0\t20\t10\t40\t20")
     assert read_label_list(path).read(0).shape == (10, 20, 3)
     assert read_label_list(path, crop_margin=0.1).read(0).shape == (12, 24, 3)
+
+
+def test_millions_can_be_checked_for_being_there_alone(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    path = write_list(tmp_path / "t.txt", "text.jpg\t0\t5\t5\t5\t9", "text.jpg 0", "missing.jpg 0")
+    with pytest.raises(BadData) as refused:
+        check(read_label_list(path), thorough=False)
+    assert [fault.split(": ")[0] for fault in refused.value.faults] == [f"{path}:1", f"{path}:3"]
+    assert refused.value.faults[1].endswith(f"found no file {tmp_path / 'missing.jpg'}, wanted a picture")
