@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(table)
     if left_out:
         where = given.out / "left_out.txt"
-        console.print(f"{len(left_out):,} pictures or boxes cannot be used, see {where}.", soft_wrap=True)
+        console.print(f"Left out as unusable: {len(left_out):,}, see {where}.", soft_wrap=True)
     console.print(f"Paths are relative to {given.source.resolve()}: give it as root.", soft_wrap=True)
     return 0
 

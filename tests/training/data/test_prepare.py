@@ -1,6 +1,7 @@
 """The command that turns a published set into lists."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_what_is_written_passes_the_check(tmp_path: Path, capsys: pytest.Capture
     assert [line.split(":")[0] for line in left_out] == ["'class 3/broken.png'", "'class 3/old.gif'"]
     assert not list((tmp_path / "out").glob("*.part"))
     printed = capsys.readouterr().out
-    assert "2 pictures or boxes cannot be used" in printed
+    assert "Left out as unusable: 2" in printed
     assert str(source) in printed
 
 
@@ -119,3 +120,15 @@ def test_a_set_of_which_nothing_can_be_used_is_refused(tmp_path: Path) -> None:
 def test_a_share_is_below_1(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(["coco", str(tmp_path), str(tmp_path), "--hold-out", "1"])
+
+
+def test_the_document_tells_of_each_layout() -> None:
+    document = (Path(__file__).resolve().parents[3] / "docs/training-data.md").read_text()
+    rows = [
+        line.split(" | ")[-1]
+        for line in document.splitlines()
+        if line.startswith("| ") and line.count(" | ") == 5
+    ]
+    told = [re.match(r"`([a-z0-9-]+)`", row) for row in rows if row.startswith("`")]
+    assert {match[1] for match in told if match} == set(LAYOUTS)
+    assert len(told) == 18 + 5  # V2's 17 sets and iCartoonFace; the detector's five
