@@ -119,8 +119,8 @@ def distorted(pixels: Pixels, random: np.random.Generator) -> Pixels:
 
     As upstream, whose contrast is a gain like its brightness (no mean is kept), and whose hue turns the colour plane
     of YIQ by up to 18 half turns, that is: to any angle, and not by the 18 degrees that its name suggests. Published
-    weights were trained so. Deviation: upstream keeps values beyond 0..255 through all steps and cuts them off (or
-    lets them wrap) at the end; they are cut off at the end here.
+    weights were trained so. Deviation: values beyond 0..255 are cut off at the end, where upstream
+    goes on with them.
 
     Args:
         pixels: (h, w, 3).

@@ -234,16 +234,16 @@ def check_classes(pictures: Pictures, faults: Faults, *, pictures_per_class: int
     first = np.full(len(counts), -1, np.int64)
     first[labels[::-1]] = np.arange(len(labels))[::-1]
     for label in np.flatnonzero(counts < pictures_per_class).tolist():
-        name = pictures.classes[label]
+        known = "" if pictures.classes[label] == str(label) else f" ({pictures.classes[label]})"
         if counts[label] == 0:
             faults.add(
                 _origin(pictures),
-                f"class {label} ({name}) is empty: give it pictures, or leave it out (relabel)",
+                f"class {label}{known} is empty: give it pictures, or leave it out (relabel)",
             )
         else:
             faults.add(
                 pictures.where(int(first[label])),
-                f"class {label} ({name}) has {counts[label]} picture, wanted {pictures_per_class} or more for"
+                f"class {label}{known} has {counts[label]} picture, wanted {pictures_per_class} or more for"
                 " PKSampler: give it another, or leave small classes out (minimum_pictures)",
             )
 
@@ -340,7 +340,7 @@ def check_retrieval(retrieval: Retrieval) -> None:
     for title, pictures in (("query", query), ("gallery", gallery)):
         if not len(pictures.labels):
             faults.add(f"the {title} list", "found no picture, wanted one or more")
-    size = 1 + int(max([-1, *retrieval.gallery_labels, *retrieval.query_labels]))
+    size = 1 + int(np.concatenate([retrieval.gallery_labels, retrieval.query_labels]).max(initial=-1))
     answers = np.bincount(retrieval.gallery_labels, minlength=size)[retrieval.query_labels]
     own_label = np.append(retrieval.gallery_labels, -1)[retrieval.own]
     answers = answers - ((retrieval.own >= 0) & (own_label == retrieval.query_labels))

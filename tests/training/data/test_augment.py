@@ -5,9 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from recognition.images import model_input
-from recognition.model_card import EmbedderOutputs, ModelCard, Resize
+from tests.training.data.cards import embedder_card
 from training.data.augment import ShiTuV1Augmentation, ShiTuV2Augmentation, Stretch, normalised
-from training.export import normalised_input
 from training.models.embedder import IMAGENET
 
 
@@ -17,27 +16,6 @@ def random(seed: int = 0) -> np.random.Generator:
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return random(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def embedder_card(width: int, height: int) -> ModelCard:
-    return ModelCard(
-        name="test",
-        version="1",
-        task="embedder",
-        sha256="0" * 64,
-        input=normalised_input(width, height, IMAGENET),
-        resize=Resize("bilinear", antialias=False, keep_aspect=False),
-        provider="cpu",
-        precision="fp32",
-        outputs=EmbedderOutputs("embedding"),
-        licence="",
-        origin="",
-        trained_on="",
-        seed=None,
-        command="",
-        accuracy="",
-        dimension=8,
-    )
 
 
 def test_what_is_not_varied_is_what_serving_sees_to_the_last_bit() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from recognition.images import model_input
-from tests.training.data.test_augment import embedder_card
+from tests.training.data.cards import embedder_card
 from training.data.augment import ShiTuV2Augmentation
 from training.data.augment_detection import DetectionAugmentation
 from training.data.datasets import (

@@ -40,7 +40,7 @@ def test_a_number_left_out_is_an_empty_class(tmp_path: Path) -> None:
     draw(tmp_path / "a.jpg")
     write_list(tmp_path / "train.txt", "a.jpg 0", "a.jpg 2")
     (fault,) = faults_of(check, read_label_list(tmp_path / "train.txt"))
-    assert fault.startswith(f"{tmp_path / 'train.txt'}: class 1 (1) is empty")
+    assert fault.startswith(f"{tmp_path / 'train.txt'}: class 1 is empty")
 
 
 def test_lines_that_are_none_are_named(tmp_path: Path) -> None:

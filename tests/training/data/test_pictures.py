@@ -67,7 +67,7 @@ def test_a_class_with_one_picture_is_named_under_pk(tmp_path: Path) -> None:
     with pytest.raises(BadData) as refused:
         check(read_label_list(path), pictures_per_class=2)
     (fault,) = refused.value.faults
-    assert fault.startswith(f"{path}:3: class 1 (1) has 1 picture, wanted 2 or more for PKSampler")
+    assert fault.startswith(f"{path}:3: class 1 has 1 picture, wanted 2 or more for PKSampler")
 
 
 def test_an_empty_list_is_refused(tmp_path: Path) -> None:
