@@ -20,10 +20,16 @@ class BadData(Exception):
         count: of all.
     """
 
-    def __init__(self, faults: Iterable[str], count: int) -> None:
-        self.faults = tuple(faults)
-        self.count = count
-        super().__init__(self.faults, count)
+    def __init__(self, faults: Iterable[str] | str, count: int | None = None) -> None:
+        """
+        Args:
+            faults: the first of them. One text is what a DataLoader makes of an error in a loader process: it raises
+                the same class again with the message and the traceback there.
+            count: of all; None is as many as are given.
+        """
+        self.faults = (faults,) if isinstance(faults, str) else tuple(faults)
+        self.count = len(self.faults) if count is None else count
+        super().__init__(self.faults, self.count)
 
     def __str__(self) -> str:
         title = "1 fault" if self.count == 1 else f"{self.count:,} faults"

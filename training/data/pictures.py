@@ -69,8 +69,8 @@ class ListedPictures:
         paths: (N,) of texts.
         labels: (N,) int64, dense.
         classes: what each label stands for.
-        source: the file that lists them; a folder where no file does.
-        lines: (N,) of `source`, 1 is the first; 0 where there are none.
+        source: the file that lists them.
+        lines: (N,) of `source`, 1 is the first.
         boxes: (N, 4) float32 x1, y1, x2, y2 in pixels of the upright picture; NaN where the whole picture is the
             crop. None: no picture has a box.
         crop_margin: share of the box's sides that is left around it, as the model's card will say.
@@ -98,8 +98,7 @@ class ListedPictures:
         return x1, y1, x2, y2
 
     def where(self, index: int) -> str:
-        line = int(self.lines[index])
-        return f"{self.source}:{line}" if line else str(self.source)
+        return f"{self.source}:{self.lines[index]}"
 
     def identity(self, index: int) -> object:
         return self.path(index).resolve(), self.box(index)

@@ -1,5 +1,7 @@
 """Datasets under a DataLoader: the same pixels however many processes load them, and after a resumption."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from recognition.images import model_input
 from tests.training.data.cards import embedder_card
+from tests.training.data.drawing import draw, write_list
 from training.data.augment import ShiTuV2Augmentation
 from training.data.augment_detection import DetectionAugmentation
 from training.data.datasets import (
@@ -16,7 +19,9 @@ from training.data.datasets import (
     EvaluationDataset,
     collate_detection,
 )
+from training.data.faults import BadData
 from training.data.generated import GeneratedPictures, GeneratedScenes
+from training.data.lists import read_label_list
 from training.data.samplers import PKSampler, ShuffledSampler
 from training.models.embedder import IMAGENET
 
@@ -97,6 +102,17 @@ def test_detection_batches_have_one_size_and_their_own_boxes(scenes: GeneratedSc
         for one, again in zip(alone[-len(other) :], other, strict=True):
             assert torch.equal(one.pixels, again.pixels)
             assert all(map(torch.equal, one.boxes, again.boxes))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_damaged_behind_its_header_is_named_from_any_process(tmp_path: Path, workers: int) -> None:
+    whole = draw(tmp_path / "a.jpg", width=200, height=200).read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    pictures = read_label_list(write_list(tmp_path / "t.txt", "a.jpg 0"))
+    dataset = EmbedderDataset(pictures, ShiTuV2Augmentation(32, 32), IMAGENET, seed=1)
+    loader = DataLoader(dataset, batch_sampler=ShuffledSampler(1, 1, seed=1), num_workers=workers)
+    with pytest.raises(BadData, match=r"t\.txt:1: .*a\.jpg: truncated"):
+        list(loader)
 
 
 def test_evaluation_sees_what_serving_sees(pictures: GeneratedPictures, scenes: GeneratedScenes) -> None:
