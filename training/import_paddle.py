@@ -42,7 +42,7 @@ from training.export import (
 )
 from training.models.embedder import IMAGENET, EmbedderModel
 from training.models.necks import BNNeck, FCNeck
-from training.models.picodet import BINS, STRIDES, PicoDet
+from training.models.picodet import BINS, SIDE_STEP, PicoDet
 from training.models.pplcnet import PUBLISHED_SCALES, PPLCNet, PPLCNetTrunk
 from training.models.pplcnet_v2 import PPLCNetV2, PPLCNetV2ShiTu
 from training.models.resnet_vd import ResNet50Vd
@@ -463,9 +463,8 @@ def import_paddle(
     """
     if out.exists():
         raise ExportRefused(f"{out} is there already; remove it or name another folder.")
-    step = 32 if PUBLISHED[model].task == "embedder" else STRIDES[-1]
-    if side is not None and (side < step or side % step):
-        raise ExportRefused(f"--side: found {side}, wanted a multiple of {step}.")
+    if side is not None and (side < SIDE_STEP or side % SIDE_STEP):
+        raise ExportRefused(f"--side: found {side}, wanted a multiple of {SIDE_STEP}.")
     network, imported = build(model, weights_file, scale=scale)
     for name in imported.dropped:
         print(f"dropped {name}: it tells the classes of the training apart, which nobody needs here")

@@ -23,6 +23,9 @@ REG_MAX = 7
 BINS = REG_MAX + 1
 SIDES = 4
 STRIDES = (8, 16, 32, 64)
+# Sides are multiples of it. At an odd multiple, as some of the published training sizes are, the coarsest level has half
+# a cell more than the picture.
+SIDE_STEP = 32
 # Cells have their centre in the middle.
 CELL_OFFSET = 0.5
 NECK_CHANNELS = 128
@@ -123,7 +126,7 @@ class PicoHead(nn.Module):
 
 
 class PicoDet(nn.Module):
-    """The detector, for any picture whose sides are multiples of 64."""
+    """The detector, for any picture whose sides are multiples of 32."""
 
     def __init__(self, *, scale: float = 2.5, n_classes: int = 1, neck_channels: int = NECK_CHANNELS) -> None:
         """
@@ -142,11 +145,11 @@ class PicoDet(nn.Module):
         """Map normalised pictures (N, 3, H, W) to what the head says at each of STRIDES.
 
         Raises:
-            ValueError: a side is no multiple of 64.
+            ValueError: a side is no multiple of 32.
         """
         height, width = pixels.shape[2:]
-        if height % STRIDES[-1] or width % STRIDES[-1]:
-            raise ValueError(f"pictures: found {width} x {height}, wanted multiples of {STRIDES[-1]}.")
+        if height % SIDE_STEP or width % SIDE_STEP:
+            raise ValueError(f"pictures: found {width} x {height}, wanted multiples of {SIDE_STEP}.")
         levels = self.neck(self.backbone(pixels)[2:])
         outputs = []
         for head, level, stride in zip(self.heads, levels, STRIDES, strict=True):
