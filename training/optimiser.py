@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from training.models.efficientnet_lite import EfficientNetLite
@@ -99,3 +99,24 @@ def build_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     """Scales a float16 loss so that small gradients do not vanish; does nothing where there is no float16."""
     enabled = precision == "mixed" and device.type == "cuda"
     return torch.amp.GradScaler(device.type, init_scale=LOSS_SCALE, enabled=enabled)
+
+
+def take_step(
+    loss: Tensor, optimiser: Optimizer, scaler: torch.amp.GradScaler, *, clip_norm: float | None
+) -> None:
+    """Move the weights against the gradient of a loss.
+
+    Args:
+        loss: scalar.
+        optimiser: of the weights.
+        scaler: of the loss; a step whose float16 gradients overflow is left out, and the scale halved.
+        clip_norm: gradients longer than this, all together, are shortened to it; None leaves them.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    if clip_norm is not None:
+        scaler.unscale_(optimiser)
+        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+        nn.utils.clip_grad_norm_(weights, clip_norm)
+    scaler.step(optimiser)
+    scaler.update()

@@ -5,10 +5,12 @@ as for one process, and each process takes every so many of them.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from recognition.metrics import (
@@ -29,26 +31,26 @@ RECALLS = (1, 5)
 
 
 @torch.inference_mode()
-def embed_pictures(
-    network: EmbedderModel,
+def computed(
+    compute: Callable[[Tensor], Tensor],
     source: Readable,
     card: ModelCard,
     process: Process,
     *,
     batch_size: int,
     workers: int = 0,
-) -> NDArray[np.float32]:
-    """Embed crops, in full precision; every process has to call it, and each gets all.
+) -> NDArray[Any]:
+    """What a network says of pictures, in full precision; every process has to call it, and each gets all.
 
     Args:
-        network: in inference mode, on the process' device.
-        source: the crops.
-        card: of the network: how crops become its input.
+        compute: maps prepared pictures (N, 3, H, W), on the process' device, to (N, ...).
+        source: the pictures.
+        card: of the network: how pictures become its input.
         process: this one.
-        batch_size: crops at a time.
+        batch_size: pictures at a time.
         workers: loader processes.
     Returns:
-        (N, D), before L2 normalisation.
+        (pictures, ...), in their order.
     """
     n_pictures = len(source)
     batches = [
@@ -56,14 +58,11 @@ def embed_pictures(
     ]
     own = [list(batch) for batch in batches[process.rank :: process.count]]
     loader = DataLoader(EvaluationDataset(source, card), batch_sampler=own, num_workers=workers)
-    rows = {
-        int(samples.picture[0]) // batch_size: network.embed(samples.pixels.to(process.device))
-        .float()
-        .cpu()
-        .numpy()
+    said = {
+        int(samples.picture[0]) // batch_size: compute(samples.pixels.to(process.device)).cpu().numpy()
         for samples in loader
     }
-    together = {number: found for part in gathered(rows) for number, found in part.items()}
+    together = {number: found for part in gathered(said) for number, found in part.items()}
     return np.concatenate([together[number] for number in range(len(batches))])
 
 
@@ -157,15 +156,15 @@ def evaluate_embedder(
 ) -> dict[str, float]:
     """Embed queries and gallery and judge the search; the network is left in the mode that it was in.
 
-    Arguments and figures as for `embed_pictures` and `search_figures`.
+    Arguments and figures as for `computed` and `search_figures`.
     """
     was_training = network.training
     network.eval()
 
     def embedded(side: Readable) -> NDArray[np.float32]:
-        return embed_pictures(network, side, card, process, batch_size=batch_size, workers=workers)
+        return computed(network.embed, side, card, process, batch_size=batch_size, workers=workers)
 
-    query = embedded(retrieval.query)  # type: ignore[arg-type]
-    gallery = query if retrieval.gallery is retrieval.query else embedded(retrieval.gallery)  # type: ignore[arg-type]
+    query = embedded(retrieval.query)
+    gallery = query if retrieval.gallery is retrieval.query else embedded(retrieval.gallery)
     network.train(was_training)
     return search_figures(query, gallery, retrieval, process, hashes=hashes)

@@ -506,14 +506,14 @@ class PairSettings(Run):
     Attributes:
         model: of the student.
         teacher: None is as the student, with other weights by chance.
-        teacher_checkpoint: weights of a teacher that stays as it is; empty: the teacher is trained too.
+        teacher_checkpoint: a trained embedder as teacher, which stays as it is; None: the teacher is trained too.
     """
 
     program: Literal["pair"]
     input: EmbedderInput = field(default_factory=EmbedderInput)
     model: EmbedderChoice
     teacher: EmbedderChoice | None = None
-    teacher_checkpoint: str = ""
+    teacher_checkpoint: Path | None = None
     losses: PairLosses
     data: EmbedderData
     evaluation: Retrieval

@@ -17,8 +17,9 @@ from training.data.faults import BadData
 from training.distributed import started
 from training.pdparams import WeightsRefused
 from training.run_folder import TrainingStopped
-from training.settings import EmbedderSettings
+from training.settings import EmbedderSettings, PairSettings
 from training.train_embedder import train_embedder
+from training.train_pair import train_pair
 
 REFUSALS = (BadData, CheckpointRefused, ConfigRefused, TrainingStopped, WeightsRefused, ValueError)
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with started(settings.device) as process:
             if isinstance(settings, EmbedderSettings):
                 train_embedder(settings, process, resume=given.resume, until_epoch=given.until_epoch)
+            elif isinstance(settings, PairSettings):
+                train_pair(settings, process, resume=given.resume, until_epoch=given.until_epoch)
     except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1

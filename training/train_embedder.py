@@ -25,7 +25,7 @@ from training.curves import EPOCH
 from training.data.datasets import EmbedderDataset
 from training.distributed import Process, wrapped
 from training.networks import build_embedder, build_losses, embedder_card, start
-from training.optimiser import autocast, build_optimiser, build_scaler, set_learning_rate
+from training.optimiser import autocast, build_optimiser, build_scaler, set_learning_rate, take_step
 from training.retrieval import evaluate_embedder
 from training.run_folder import RunFolder, Watch, watched_batches
 from training.schedule import learning_rate_factor, scaled_learning_rate
@@ -85,7 +85,8 @@ def train_embedder(
         generator=torch.Generator().manual_seed(settings.seed),  # its own, so that it draws from no other
     )
 
-    step, best, figures = 0, None, {}
+    step, best = 0, None
+    figures: dict[str, float] = {}
     if before is not None:
         load_weights(network, before.weights, str(folder.path))
         optimiser.load_state_dict(dict(before.optimiser))
@@ -125,19 +126,14 @@ def train_embedder(
             loss = torch.stack(tuple(parts.values())).sum()
             drawn = own_batch(sampler, epoch, step % steps_per_epoch)
             folder.refuse_infinite(loss, parts, step, map(pictures.where, drawn))
-            optimiser.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            if settings.optimiser.clip_norm is not None:
-                scaler.unscale_(optimiser)
-                torch.nn.utils.clip_grad_norm_(network.parameters(), settings.optimiser.clip_norm)
-            scaler.step(optimiser)
-            scaler.update()
+            take_step(loss, optimiser, scaler, clip_norm=settings.optimiser.clip_norm)
             step += 1
             watch.add(len(labels), loss=loss.item(), **{name: part.item() for name, part in parts.items()})
 
         is_best = False
+        measured: dict[str, float] = {}
         if (epoch + 1) % settings.evaluation.every_epochs == 0 or epoch + 1 == settings.epochs:
-            figures = evaluate_embedder(
+            figures = measured = evaluate_embedder(
                 network,
                 judged,
                 card,
@@ -148,9 +144,6 @@ def train_embedder(
             )
             is_best = best is None or figures[settings.evaluation.best_by] > best
             best = figures[settings.evaluation.best_by] if is_best else best
-            measured = figures
-        else:
-            measured = {}
         folder.record(
             {
                 EPOCH: epoch + 1,

@@ -31,6 +31,8 @@ ROUNDING_PIXELS = 1.0
 class Pictures(Protocol):
     """Crops with labels."""
 
+    def __len__(self) -> int: ...
+
     @property
     def labels(self) -> NDArray[np.int64]:
         """(N,), dense: 0 to len(classes) - 1."""
