@@ -10,8 +10,8 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from http import HTTPStatus
 from pathlib import Path
@@ -35,6 +35,8 @@ MAX_CSV_BYTES = 50_000_000
 # A spreadsheet runs a cell that starts so; it would run when the catalogue is exported again.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 COPY_BYTES = 1 << 20
+# What spreadsheets of other countries and other menus write between cells.
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 class RowRefused(Exception):
@@ -43,45 +45,79 @@ class RowRefused(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a CSV file; `number` counts as a spreadsheet does, the header being 1."""
+    """One row of a CSV file; `number` counts as a spreadsheet does, the header being 1.
+
+    `fault` is why no cell of it can be believed: with one cell more or fewer than the header names, each might stand
+    under its neighbour's column.
+    """
 
     file: str
     number: int
     cells: dict[str, str]
+    fault: str = ""
 
 
 def read_rows(folder: Path, name: str, wanted: tuple[str, ...]) -> list[Row]:
     """The rows of a CSV file in UTF-8, with or without a byte order mark.
 
     Raises:
-        Problem: 400, the file is not UTF-8, too large, or lacks a wanted column.
+        Problem: 400, the file is not UTF-8, too large, or its header lacks a wanted column or has one twice.
     """
     path = folder / name
     size = path.stat().st_size
     if size > MAX_CSV_BYTES:
         raise _refused(f"{name} has {size:,} bytes, at most {MAX_CSV_BYTES:,} are taken; split it")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
-        header = [(column or "").strip().lower() for column in reader.fieldnames or []]
-        missing = [column for column in wanted if column not in header]
-        if missing:
-            raise _refused(
-                f"{name} lacks the column {', '.join(missing)}; its header is {', '.join(header) or 'empty'}"
-            )
-        reader.fieldnames = header
-        return [
-            Row(
-                name,
-                reader.line_num,
-                {column: (cell or "").strip() for column, cell in cells.items() if column},
-            )
-            for cells in reader
-        ]
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
+        header = [column.strip().lower() for column in next(reader, [])]
+        _check_header(name, header, wanted)
+        return [_row(name, number, header, cells) for number, cells in enumerate(reader, start=2) if cells]
     except UnicodeDecodeError as error:
         raise _refused(f"{name} is not UTF-8 (byte {error.start}); save it as 'CSV UTF-8'") from error
     except csv.Error as error:
         raise _refused(f"{name}: {error}") from error
+
+
+def _check_header(name: str, header: Sequence[str], wanted: Sequence[str]) -> None:
+    missing = [column for column in wanted if column not in header]
+    if missing:
+        separator = next((words for mark, words in OTHER_SEPARATORS.items() if mark in "".join(header)), None)
+        if separator:
+            raise _refused(
+                f"{name} has {separator} between its cells, commas are wanted; save it as 'CSV UTF-8'"
+            )
+        raise _refused(
+            f"{name} lacks the column {', '.join(missing)}; its header is {', '.join(header) or 'empty'}"
+        )
+    twice = sorted({column for column in header if column and header.count(column) > 1})
+    if twice:
+        raise _refused(f"{name} has the column {', '.join(twice)} twice; keep one of each")
+
+
+def _row(file: str, number: int, header: Sequence[str], cells: Sequence[str]) -> Row:
+    named = {column: cell.strip() for column, cell in zip(header, cells, strict=False) if column}
+    if len(cells) == len(header):
+        return Row(file, number, named)
+    advice = 'a text with a comma in it stands in quotes: "a, b"'
+    if len(cells) < len(header):
+        advice = "an empty cell keeps its comma"
+    found = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
+    return Row(file, number, named, f"the row has {found}, the header names {len(header)} columns; {advice}")
+
+
+def _refuse_repeated_skus(rows: Sequence[Row]) -> list[Row]:
+    """Rows of products.csv, each that has an earlier row's SKU at fault: nobody knows which of them is meant."""
+    first: dict[str, int] = {}
+    checked = []
+    for row in rows:
+        sku = row.cells.get("sku", "")
+        earlier = first.setdefault(sku, row.number)
+        if sku and earlier != row.number and not row.fault:
+            row = replace(
+                row, fault=f"sku: {sku!r} stands in row {earlier} already; keep one row for each SKU"
+            )
+        checked.append(row)
+    return checked
 
 
 def _refused(detail: str) -> Problem:
@@ -119,7 +155,9 @@ def _price(cell: str) -> Decimal | None:
     try:
         price = Decimal(cell)
     except InvalidOperation as error:
-        raise RowRefused(f"price: {cell!r} is no number; write it as 1.99") from error
+        raise RowRefused(
+            f"price: {cell!r} is no number; one with a decimal point is wanted, e.g. 1.99"
+        ) from error
     if not price.is_finite():
         raise RowRefused(f"price: {cell!r} is no price")
     return price
@@ -176,13 +214,15 @@ def import_folder(folder: Path, progress: Progress) -> None:
     """
     if not (folder / PRODUCTS_FILE).is_file():
         raise _refused(f"there is no {PRODUCTS_FILE} in the folder")
-    rows = read_rows(folder, PRODUCTS_FILE, ("sku", "name"))
+    rows = _refuse_repeated_skus(read_rows(folder, PRODUCTS_FILE, ("sku", "name")))
     if (folder / GALLERY_FILE).is_file():
         rows += read_rows(folder, GALLERY_FILE, ("image", "sku"))
     counts = {"products": 0, "pictures": 0, "pictures_already_there": 0} | progress.job.result
     progress.job.result = counts
     for row in progress.over(rows):
         try:
+            if row.fault:
+                raise RowRefused(row.fault)
             if row.file == PRODUCTS_FILE:
                 import_product(row)
                 counts["products"] += 1

@@ -64,8 +64,10 @@ def list_folder_pictures(folder: Path, file: str, refused: list[Refusal]) -> lis
         )
     pictures = []
     for row in read_rows(folder, file, ("image", "sku")):
-        name, sku = row.cells["image"], row.cells["sku"]
+        name, sku = row.cells.get("image", ""), row.cells.get("sku", "")
         try:
+            if row.fault:
+                raise ValueError(row.fault)
             if not name or not sku:
                 raise ValueError("image and sku are both wanted, found an empty cell")
             pictures.append(Picture(file, row.number, name, sku, (folder / name).read_bytes, _box(row)))

@@ -106,6 +106,65 @@ def test_each_bad_row_is_named_and_the_rest_goes_on(folder):
     assert job.result == {"products": 2, "pictures": 2, "pictures_already_there": 0}
 
 
+def refusals(job: Job) -> list[tuple[str, int, str]]:
+    return [(failure["file"], failure["row"], failure["reason"]) for failure in job.failures]
+
+
+@pytest.mark.parametrize(
+    ("content", "row", "reason"),
+    [
+        (
+            "sku,name,price,currency\nB,White bread,1.20,EUR\nA,Green apple\n",
+            3,
+            "the row has 2 cells, the header names 4 columns; an empty cell keeps its comma",
+        ),
+        (
+            "sku,name\nB,White bread\nA,Chips, salted\n",
+            3,
+            "the row has 3 cells, the header names 2 columns; a text with a comma in it stands in quotes",
+        ),
+        (
+            "sku,name\nB,White bread\n\nA\n",
+            4,
+            "the row has 1 cell, the header names 2 columns",
+        ),
+        (
+            "sku,name\nX,Red\nB,White bread\nX,Green\n",
+            4,
+            "sku: 'X' stands in row 2 already; keep one row for each SKU",
+        ),
+    ],
+)
+def test_a_row_of_which_no_cell_can_be_believed_changes_nothing(folder, content, row, reason):
+    run(folder)
+    (folder / "gallery.csv").unlink()
+    (folder / "products.csv").write_text(content)
+    job = run(folder)
+    [(file, number, found)] = refusals(job)
+    assert (file, number) == ("products.csv", row)
+    assert found.startswith(reason)
+    apple = Product.objects.get(sku="A")
+    assert (apple.name, apple.price, apple.currency) == ("Apple", Decimal("0.50"), "EUR")
+    assert Product.objects.get(sku="B").name == "White bread"
+    assert not Product.objects.filter(name="Green").exists()
+
+
+def test_a_gallery_row_with_a_wrong_number_of_cells_adds_no_picture(folder):
+    (folder / "gallery.csv").write_text(
+        "image,sku,x1,y1,x2,y2\nimages/a.jpg,A,10,10,90\nimages/b.jpg,B,,,,\n"
+    )
+    job = run(folder)
+    assert [one[:2] for one in refusals(job)] == [("gallery.csv", 2)]
+    assert ReferenceImage.objects.get().product.sku == "B"
+
+
+def test_rows_are_counted_as_a_spreadsheet_counts_them(folder):
+    """A text of two lines is one row there, and an empty row is one."""
+    (folder / "products.csv").write_text('sku,name,description\nA,Apple,"two\nlines"\n\nB\n')
+    (folder / "gallery.csv").unlink()
+    assert [row for _, row, _ in refusals(run(folder))] == [4]
+
+
 def test_a_byte_order_mark_and_windows_lines_are_fine(folder):
     (folder / "products.csv").write_bytes(b"\xef\xbb\xbfSKU, Name \r\nA,Apfel \xc3\xa4\r\n")
     (folder / "gallery.csv").unlink()
@@ -117,7 +176,10 @@ def test_a_byte_order_mark_and_windows_lines_are_fine(folder):
     ("content", "message"),
     [
         (b"sku,name\nA,\xff\xfe\n", "not UTF-8"),
-        (b"sku;name\nA;Apple\n", "lacks the column"),
+        (b"sku;name\nA;Apple\n", "semicolons between its cells, commas are wanted"),
+        (b"sku\tname\nA\tApple\n", "tabs between its cells, commas are wanted"),
+        (b"sku,price\nA,1\n", "lacks the column name; its header is sku, price"),
+        (b"sku,name,Name\nA,Apple,Pear\n", "the column name twice"),
         (b"", "lacks the column sku, name"),
         (b'sku,name\nA,"never closed\n', "unexpected end"),
     ],
