@@ -11,7 +11,9 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
+from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.files.uploadedfile import UploadedFile
 from django.db.models import Count, Min, QuerySet
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
@@ -31,7 +33,14 @@ from unfold.decorators import action, display
 from unfold.views import ChangeList
 
 from backend.catalogue import services
-from backend.catalogue.forms import ImportForm, ProductForm, ProductSetForm, ReferenceImageForm
+from backend.catalogue.forms import (
+    CategoryForm,
+    ChosenSetForm,
+    ImportForm,
+    ProductForm,
+    ProductSetForm,
+    ReferenceImageForm,
+)
 from backend.catalogue.imports import IMPORT_KIND
 from backend.catalogue.models import BoxSource, Product, ProductSet, ProductState, ReferenceImage, SoldBy
 from backend.catalogue.selectors import list_reference_images
@@ -42,6 +51,9 @@ from backend.jobs.services import start_job
 # A stored picture never changes under its id.
 PICTURE_KEPT = timedelta(days=1)
 FOUND_AT_ONCE = 20
+NAMES_SHOWN = 10
+# Of the list of products: the name of its filter by product set in the address.
+SET_FILTER = "product_sets__id__exact"
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,7 @@ class ProductAdmin(AuditedAdmin):
     search_fields = ["name", "sku", "gtin", "brand"]
     search_help_text = "Name, SKU, GTIN or brand"
     empty_note = "Import a zip of products and pictures, or add the first product."
-    actions = ["retire", "activate"]
+    actions = ["add_to_set", "remove_from_set", "set_category", "retire", "activate"]
     actions_list = ["start_import"]
     change_form_outer_after_template = "catalogue/product_pictures.html"
     compressed_fields = False
@@ -198,6 +210,63 @@ class ProductAdmin(AuditedAdmin):
     def _set_state(self, request: HttpRequest, products: Iterable[Product], state: ProductState) -> None:
         saved = [services.save_product(product, {"state": state}) for product in products]
         self.message_user(request, f"{counted(len(saved), 'product')} set to {state}.", messages.SUCCESS)
+
+    def has_product_set_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("catalogue.change_productset")
+
+    @admin.action(description="Add to a product set", permissions=["product_set"])
+    def add_to_set(self, request: HttpRequest, products: QuerySet[Product]) -> HttpResponse | None:
+        return self._change_set(request, products, "add_to_set", "added to")
+
+    @admin.action(description="Remove from a product set", permissions=["product_set"])
+    def remove_from_set(self, request: HttpRequest, products: QuerySet[Product]) -> HttpResponse | None:
+        return self._change_set(request, products, "remove_from_set", "removed from")
+
+    def _change_set(
+        self, request: HttpRequest, products: QuerySet[Product], act: str, done: str
+    ) -> HttpResponse | None:
+        # Who looks at one set's products means that set.
+        form = ChosenSetForm(_answers(request), initial={"product_set": request.GET.get(SET_FILTER)})
+        if not form.is_valid():
+            return self._ask(request, products, act, form)
+        product_set, skus = form.cleaned_data["product_set"], list(products.values_list("sku", flat=True))
+        if act == "add_to_set":
+            services.change_product_set(product_set, add=skus)
+        else:
+            services.change_product_set(product_set, remove=skus)
+        self.message_user(
+            request, f"{counted(len(skus), 'product')} {done} {product_set}.", messages.SUCCESS
+        )
+        return None
+
+    @admin.action(description="Set the category", permissions=["change"])
+    def set_category(self, request: HttpRequest, products: QuerySet[Product]) -> HttpResponse | None:
+        form = CategoryForm(_answers(request))
+        if not form.is_valid():
+            return self._ask(request, products, "set_category", form)
+        category = form.cleaned_data["category"]
+        saved = [services.save_product(product, {"category": category}) for product in list(products)]
+        done = f"moved to the category {category}" if category else "left without a category"
+        self.message_user(request, f"{counted(len(saved), 'product')} {done}.", messages.SUCCESS)
+        return None
+
+    def _ask(
+        self, request: HttpRequest, products: QuerySet[Product], act: str, form: forms.Form
+    ) -> HttpResponse:
+        """The page between the choice of an action and the action: its form, sent to the list again."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": self.get_action(act)[2],
+            "opts": self.opts,
+            "act": act,
+            "form": form,
+            "products": counted(products.count(), "product"),
+            "names": list(products.values_list("name", flat=True)[:NAMES_SHOWN]),
+            "checkbox_name": ACTION_CHECKBOX_NAME,
+            "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
+            "select_across": request.POST.get("select_across", "0"),
+        }
+        return TemplateResponse(request, "catalogue/act_on_products.html", context)
 
     # --- one product --------------------------------------------------------------------------------------
     def save_model(self, request: HttpRequest, obj: Product, form: ProductForm, change: bool) -> None:
@@ -306,6 +375,11 @@ class ProductAdmin(AuditedAdmin):
             "max_megabytes": settings.IMPORT_MAX_BYTES // 1_000_000,
         }
         return TemplateResponse(request, "catalogue/import.html", context)
+
+
+def _answers(request: HttpRequest) -> Any:
+    """What was typed on an action's own page; None when the action was only just chosen."""
+    return request.POST if "_answered" in request.POST else None
 
 
 def add_pictures(
@@ -466,8 +540,9 @@ class ProductSetAdmin(AuditedAdmin):
             return "none yet"
         url = reverse("admin:catalogue_product_changelist")
         return format_html(
-            '<a class="ck-link" href="{}?product_sets__id__exact={}">{}</a>',
+            '<a class="ck-link" href="{}?{}={}">{}</a>',
             url,
+            SET_FILTER,
             product_set.pk,
             counted(product_set.n_members, "product"),
         )

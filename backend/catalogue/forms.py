@@ -16,7 +16,9 @@ from django.urls import reverse
 from unfold.widgets import (
     UnfoldAdminDecimalFieldWidget,
     UnfoldAdminSelect2MultipleWidget,
+    UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
 )
 
 from backend.catalogue.models import Product, ProductSet, ReferenceImage
@@ -70,6 +72,18 @@ class ProductForm(forms.ModelForm):
         super().__init__(*args, **kwargs)
         if self.instance.pk and "product_sets" in self.fields:
             self.initial["product_sets"] = list(self.instance.product_sets.all())
+
+    def _post_clean(self) -> None:
+        """Here, as the model's own rules are asked only now: no page can fill in files again after an error."""
+        super()._post_clean()
+        n_chosen = len(self.cleaned_data.get("pictures") or [])
+        if self.errors and n_chosen:
+            one = n_chosen == 1
+            self.add_error(
+                "pictures",
+                f"The {'picture' if one else f'{n_chosen} pictures'} you chose could not be kept while"
+                f" something else is wrong: choose {'it' if one else 'them'} again.",
+            )
 
     def clean_attributes(self) -> dict[str, Any]:
         attributes = self.cleaned_data["attributes"] or {}
@@ -178,6 +192,25 @@ class ProductSetForm(forms.ModelForm):
 
     def clean_remove_skus(self) -> list[str]:
         return _known_skus(self.cleaned_data["remove_skus"])
+
+
+class ChosenSetForm(forms.Form):
+    """Which product set an action on the list of products is for."""
+
+    product_set = forms.ModelChoiceField(
+        ProductSet.objects.all(), empty_label="Choose one", widget=UnfoldAdminSelectWidget
+    )
+
+
+class CategoryForm(forms.Form):
+    """The category that an action sets; empty: none."""
+
+    category = forms.CharField(
+        max_length=Product._meta.get_field("category").max_length,
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="With '/' between levels: Fruit/Apple. Empty: no category.",
+    )
 
 
 def _known_skus(text: str) -> list[str]:

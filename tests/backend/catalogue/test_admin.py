@@ -6,6 +6,7 @@ import zipfile
 import pytest
 from django.contrib.messages import get_messages
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
@@ -243,6 +244,70 @@ def test_products_retire_together(manager):
     pks = [make_product(sku).pk for sku in ("A", "B")]
     manager.post(reverse("admin:catalogue_product_changelist"), {"action": "retire", "_selected_action": pks})
     assert set(Product.objects.values_list("state", flat=True)) == {"retired"}
+
+
+def act_on(client: Client, products: list[Product], query: str = "", **form) -> HttpResponse:
+    """Choose an action for products of the list; with `_answered` as its own page sends it."""
+    url = f"{reverse('admin:catalogue_product_changelist')}?{query}"
+    return client.post(url, {"_selected_action": [product.pk for product in products]} | form)
+
+
+def test_products_join_and_leave_a_product_set_from_the_list(manager):
+    products = [make_product(sku) for sku in ("A", "B", "C")]
+    north, south = (ProductSet.objects.create(slug=slug, name=slug) for slug in ("north", "south"))
+    asked = act_on(manager, products[:2], action="add_to_set").content.decode()
+    assert "Add to a product set: 2 products" in asked
+    assert all(f'name="_selected_action" value="{product.pk}"' in asked for product in products[:2])
+    assert not north.products.exists(), "asking changes nothing"
+
+    answer = {"_answered": "1", "product_set": north.pk}
+    response = act_on(manager, products[:2], action="add_to_set", **answer)
+    assert messages_of(response) == ["2 products added to north."]
+    assert set(north.products.all()) == set(products[:2])
+
+    in_north = f"product_sets__id__exact={north.pk}"
+    asked = act_on(manager, products[:1], in_north, action="remove_from_set").content.decode()
+    assert f'<option value="{north.pk}" selected>' in asked, "whoever looks at a set means that set"
+    everywhere = {"select_across": "1", "action": "remove_from_set"}
+    act_on(manager, products[:1], in_north, **everywhere, **answer)
+    assert not north.products.exists(), "both pages of the list"
+
+    response = act_on(manager, products, action="add_to_set", _answered="1", product_set="")
+    assert "This field is required" in response.content.decode()
+    assert not south.products.exists()
+
+
+def test_a_category_is_set_for_many_or_taken_away(manager):
+    products = [make_product(sku, category="Snacks") for sku in ("A", "B", "C")]
+    answer = {"action": "set_category", "_answered": "1"}
+    response = act_on(manager, products[:2], **answer, category="Fruit/Apple")
+    assert messages_of(response) == ["2 products moved to the category Fruit/Apple."]
+    act_on(manager, products[2:], **answer, category="")
+    assert list(Product.objects.values_list("category", flat=True)) == ["Fruit/Apple", "Fruit/Apple", ""]
+    assert "at most 100 characters" in act_on(manager, products, **answer, category="x" * 101).content.decode()
+
+
+def test_actions_are_for_who_may_change_what_they_change():
+    products, north = [make_product("A")], ProductSet.objects.create(slug="north", name="North")
+    reader = make_staff("reader", permissions=["catalogue.view_product"])
+    editor = make_staff("editor", permissions=["catalogue.view_product", "catalogue.change_product"])
+    answer = {"_answered": "1", "product_set": north.pk, "category": "Fruit"}
+    for act in ("add_to_set", "set_category"):
+        act_on(reader, products, action=act, **answer)
+    act_on(editor, products, action="add_to_set", **answer)
+    assert not north.products.exists()
+    assert Product.objects.get().category == ""
+
+
+def test_pictures_that_an_error_made_the_browser_forget_are_said_to_be_chosen_again(manager):
+    make_product("TAKEN")
+    url = reverse("admin:catalogue_product_add")
+    chosen = {"pictures": [upload(1), upload(2)]}
+    for wrong in ({"name": ""}, {"sku": "TAKEN"}):
+        page = manager.post(url, product_form(**wrong) | chosen).content.decode()
+        assert "The 2 pictures you chose could not be kept" in page, wrong
+    assert "could not be kept" not in manager.post(url, product_form(name="")).content.decode()
+    assert not ReferenceImage.objects.exists()
 
 
 def test_a_product_set_takes_pasted_skus_and_names_those_it_does_not_know(manager):
