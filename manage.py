@@ -4,7 +4,9 @@
 import os
 import sys
 
-from backend.bootstrap import prepare_environment
+from backend.bootstrap import data_dir, prepare_environment
+from backend.common.audit import acting
+from backend.engines import embedded
 from backend.engines.errors import EngineFailed
 
 if __name__ == "__main__":
@@ -14,8 +16,14 @@ if __name__ == "__main__":
     waits_for_engines = not asks_for_help and sys.argv[1] != "engines"
     try:
         prepare_environment(start_engines=waits_for_engines)
+        from django.core.management import execute_from_command_line
+
+        with acting(" ".join(["command", *sys.argv[1:2]])):
+            execute_from_command_line(sys.argv)
     except EngineFailed as error:
         sys.exit(f"manage.py: {error}")
-    from django.core.management import execute_from_command_line
-
-    execute_from_command_line(sys.argv)
+    except KeyboardInterrupt:
+        # The demo stops its engines; until it can, it is done here. Other commands leave them up for the next.
+        if sys.argv[1:2] == ["demo"]:
+            embedded.down(data_dir())
+        sys.exit("manage.py: interrupted")

@@ -466,6 +466,12 @@ class Gallery:
             reranked += self._rerank(embeddings.vectors[part], nearest[part], limit, deadline)
         return reranked
 
+    def probe(self, settings: SearchSettings) -> None:
+        """Search once, for nothing in particular: whether this gallery answers, which raises as `search` does."""
+        anything = np.eye(1, self.dimension, dtype=np.float32)
+        code = np.zeros((1, self.hash_bits // 8), np.uint8)
+        self.search(Embeddings(anything, code), settings, limit=1)
+
     def _rerank(
         self, vectors: NDArray[np.float32], nearest: list[list[Match]], limit: int, deadline: _Deadline
     ) -> list[list[Match]]:

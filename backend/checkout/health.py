@@ -14,6 +14,8 @@ from backend.checkout.recogniser import get_serving
 from backend.checkout.worker import count_recognition_workers
 from backend.common.broker import broker_client
 from backend.common.problems import engine_of
+from backend.gallery.loading import get_gallery
+from backend.gallery.thresholds import search_settings
 from recognition import gallery
 
 OK = "ok"
@@ -26,10 +28,10 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     """Each thing that a recognition needs, and what is wrong with it; 503 when anything is."""
     checks: dict[str, str] = {}
-    for name, (check, engine) in CHECKS.items():
+    for name, (check, needed) in CHECKS.items():
         # What needs an engine that does not answer is not tried: each try waits for it.
-        without = engine is not None and checks[engine] != OK
-        checks[name] = f"unknown without {engine}" if without else _state_of(check)
+        lacking = [other for other in needed if checks[other] != OK]
+        checks[name] = f"unknown without {lacking[0]}" if lacking else _state_of(check)
     ready = all(state == OK for state in checks.values())
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
     return JsonResponse({"status": OK if ready else "not ready", "checks": checks}, status=status)
@@ -61,18 +63,25 @@ def _check_generation() -> None:
     get_serving()
 
 
+def _check_gallery() -> None:
+    """Milvus answers before it can search: after a restart it reads its log, for seconds to a minute."""
+    serving = get_serving()
+    get_gallery(serving.generation).probe(search_settings(serving.strategy))
+
+
 def _check_workers() -> None:
     if count_recognition_workers() == 0:
         raise RuntimeError("no worker of the queue 'recognition' is up")
 
 
-# Each check, and the one before it that names the engine it needs.
-CHECKS: dict[str, tuple[Callable[[], Any], str | None]] = {
-    "postgresql": (_check_postgresql, None),
-    "broker": (_check_broker, None),
-    "milvus": (_check_milvus, None),
-    "generation": (_check_generation, "postgresql"),
-    "recognition_worker": (_check_workers, "broker"),
+# Each check, and those before it without which it is not tried.
+CHECKS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
+    "postgresql": (_check_postgresql, ()),
+    "broker": (_check_broker, ()),
+    "milvus": (_check_milvus, ()),
+    "generation": (_check_generation, ("postgresql",)),
+    "gallery": (_check_gallery, ("milvus", "generation")),
+    "recognition_worker": (_check_workers, ("broker",)),
 }
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Collection, Mapping, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,6 +82,8 @@ def provide(data_dir: Path, environ: MutableMapping[str, str] = os.environ) -> E
 def up(data_dir: Path, only: Collection[str] = tuple(ENGINES)) -> None:
     """Start the engines that are not up, side by side, and wait until they answer.
 
+    Interrupted, it stops those that it began to start: half a start is of no use to anybody.
+
     Args:
         data_dir: folder of the engines' data; made if missing.
         only: names out of ENGINES.
@@ -93,8 +95,17 @@ def up(data_dir: Path, only: Collection[str] = tuple(ENGINES)) -> None:
     if all(name in known and ENGINES[name](data_dir, known[name]).is_up() for name in only):
         return
     with _lock(data_dir), ThreadPoolExecutor(len(ENGINES)) as pool:
-        engines = _addressed(data_dir, only)
-        list(pool.map(Engine.start, engines))
+        fallen = [engine for engine in _addressed(data_dir, only) if not engine.is_up()]
+        starts = [pool.submit(engine.start) for engine in fallen]
+        try:
+            for start in starts:
+                start.result()
+        except KeyboardInterrupt:
+            # A start ends when its process is gone; one that had none yet makes one first.
+            while wait(starts, timeout=0.2).not_done:
+                for engine in fallen:
+                    engine.stop()
+            raise
 
 
 def down(data_dir: Path) -> None:

@@ -27,6 +27,8 @@ from backend.engines.processes import locked
 # Of the wheel's template: `{{ name(type): default }}`, where type and default may be missing.
 _PLACE_HOLDER = re.compile(r"\{\{\s*\w+(?:\(\w+\))?(?::\s*(.*?))?\s*\}\}")
 
+SYNC_SECONDS = 30
+
 _RUNTIME_FOLDER = Path("/tmp/milvus")  # noqa: S108  fixed in its program
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # localhost is never behind a proxy
 
@@ -121,6 +123,9 @@ class Milvus(Engine):
             "proxy": {"ip": "127.0.0.1", "port": ports["proxy"], "internalPort": ports["proxy_internal"]},
             # The interim index is approximate and would answer in place of the index that a search asked for.
             "queryNode": {"segcore": {"interimIndex": {"enableIndex": False}}},
+            # Written rows reach the disk every so many seconds. What did not is read from the log at the next start, and
+            # no collection is searched before: with 10 minutes, the default, that took a minute.
+            "dataNode": {"segment": {"syncPeriod": SYNC_SECONDS}},
             "log": {"level": "warn", "file": {"rootPath": ""}, "stdout": True},
         }
         for component in ("rootCoord", "queryCoord", "queryNode", "dataCoord", "dataNode", "indexNode"):

@@ -19,6 +19,7 @@ from backend.engines.engine import wheel_folder
 from backend.engines.errors import EngineFailed
 from backend.engines.processes import read_pid_file
 
+REPOSITORY = Path(__file__).parents[3]
 STORES = ("postgres", "valkey")
 NO_MILVUS = {"MILVUS_URI": "http://192.0.2.1:19530"}  # an address of documentation: nobody asks it
 
@@ -201,6 +202,30 @@ def test_first_start_killed_half_way_heals(folder: Path, kill: Callable[[int, in
     starter.wait()
     embedded.up(folder, ["postgres"])
     assert query(folder, "SELECT current_database()") == "checklane"
+
+
+@pytest.mark.parametrize("begun", ["postgres/data.unfinished", "milvus/pid"])
+def test_demo_interrupted_before_it_is_up_leaves_no_engine(folder: Path, begun: str) -> None:
+    """As by Ctrl-C at a terminal: every process of the foreground group hears it."""
+    urls = {engine.variable for engine in embedded.ENGINES.values()}
+    environ = {name: value for name, value in os.environ.items() if name not in urls}
+    demo = subprocess.Popen(
+        [sys.executable, "manage.py", "demo"],
+        cwd=REPOSITORY,
+        env=environ | {"CHECKLANE_DATA": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    while not (folder / begun).exists():
+        assert demo.poll() is None
+        time.sleep(0.01)
+    os.killpg(demo.pid, signal.SIGINT)
+    said, _ = demo.communicate(timeout=60)
+    assert demo.returncode != 0
+    assert "Traceback" not in said
+    assert not any(status.up or status.pid for status in embedded.status(folder))
 
 
 def test_port_taken_by_another_program_while_stopped(folder: Path) -> None:

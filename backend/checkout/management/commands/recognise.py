@@ -13,7 +13,7 @@ from backend.catalogue.models import ProductSet
 from backend.catalogue.services import image_limits
 from backend.checkout.answers import make_answer
 from backend.checkout.models import Recognition
-from backend.checkout.recogniser import Serving, get_serving, recognise_image
+from backend.checkout.recogniser import Serving, get_recogniser, get_serving, recognise_image
 from backend.common.problems import Problem
 from recognition import images
 from recognition.drawing import LabelledBox, draw_boxes
@@ -40,8 +40,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             serving = get_serving()
+            get_recogniser(serving)  # so that the first photo's time is its own
         except Problem as problem:
             raise CommandError(problem.detail) from problem
+        except RecognitionError as error:
+            raise CommandError(str(error)) from error
         if serving.detector is None:
             self.stderr.write("no detector is active: each photo is taken as one product")
         product_set = _find_product_set(options["product_set"])
@@ -85,17 +88,18 @@ def _find_product_set(slug: str | None) -> ProductSet | None:
 def _show(path: Path, answer: dict[str, Any]) -> None:
     whole = "" if answer["main_body_found"] else " (no main body found: the whole photo is the one box)"
     table = Table(title=f"{path}{whole}", title_justify="left")
-    for column in ("item", "result", "product", "similarity", "detection", "box", "price"):
-        table.add_column(column)
+    # Two lines an item: a terminal of 80 columns has no room for all of it side by side.
+    for column in ("item", "product", "result", "price"):
+        table.add_column(column, no_wrap=column != "product")
     for item in answer["items"]:
         best = item["candidates"][0]["product"] if item["candidates"] else None
+        score = "" if item["detection_score"] is None else f"detected {item['detection_score']:.2f}, "
+        box = " ".join(f"{side:.0f}" for side in item["box"])
         table.add_row(
             str(item["id"]),
-            item["result"].replace("_", " "),
-            "-" if best is None else f"{best['sku']}  {best['name']}",
-            "-" if item["similarity"] is None else f"{item['similarity']:.3f}",
-            "-" if item["detection_score"] is None else f"{item['detection_score']:.2f}",
-            " ".join(f"{side:.0f}" for side in item["box"]),
+            ("-" if best is None else f"{best['name']}\n{best['sku']}") + f"\n{score}box {box}",
+            item["result"].replace("_", " ")
+            + ("" if item["similarity"] is None else f"\nsimilarity {item['similarity']:.3f}"),
             "-" if best is None or best["price"] is None else f"{best['price']} {best['currency']}",
         )
     console = Console()

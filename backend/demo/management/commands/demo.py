@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from django.conf import settings
@@ -58,7 +59,8 @@ class Command(BaseCommand):
         known = _load_secrets()
         _see_to_models(console)
         _see_to_catalogue(console)
-        address = f"127.0.0.1:{_free_port(8000)}"
+        # That of the last demo, if it can be: people paste commands with it.
+        address = f"127.0.0.1:{_free_port(urlsplit(known.get('url', '')).port or 8000)}"
         _save_secrets(known | {"url": f"http://{address}"})
         supervisor = Supervisor(_children(address), data_dir=settings.DATA_DIR, report=console.print)
         with supervisor.running():
@@ -68,7 +70,8 @@ class Command(BaseCommand):
                         f"not ready after {READY_WITHIN_SECONDS} s; see {settings.DATA_DIR}/logs"
                     )
             photo = _pick_photo()
-            answer = _recognise(address, known["key"], photo)
+            with console.status("recognising a photo ..."):
+                answer = _recognise(address, known["key"], photo)
             _show(console, answer, photo)
             _tell(console, address, known, photo)
             if not once:
@@ -155,6 +158,8 @@ def _children(address: str) -> list[Child]:
     logs = Path(settings.DATA_DIR) / "logs"
     python = sys.executable
     celery = [python, "-m", "celery", "-A", "backend.worker"]
+    # Workers need not know of each other; asking around takes a second of each start.
+    worker = [*celery, "worker", "--without-mingle", "--without-gossip"]
     environ = dict(os.environ) | {"WEB_BIND": address, "LOG_LEVEL": "INFO"}
     return [
         Child(
@@ -165,22 +170,13 @@ def _children(address: str) -> list[Child]:
         ),
         Child(
             "worker-recognition",
-            [
-                *celery,
-                "worker",
-                "-Q",
-                "recognition",
-                "-n",
-                "recognition@%h",
-                "-c",
-                str(settings.RECOGNITION_WORKERS),
-            ],
+            [*worker, "-Q", "recognition", "-n", "recognition@%h", "-c", str(settings.RECOGNITION_WORKERS)],
             environ | {"CHECKLANE_WARM_UP": "1"},
             logs / "worker-recognition.log",
         ),
         Child(
             "worker-bulk",
-            [*celery, "worker", "-Q", "bulk", "-n", "bulk@%h", "-c", "2"],
+            [*worker, "-Q", "bulk", "-n", "bulk@%h", "-c", "2"],
             environ | {"THREADS_PER_WORKER": str(settings.BULK_THREADS)},
             logs / "worker-bulk.log",
         ),
