@@ -123,8 +123,8 @@ class Milvus(Engine):
             "proxy": {"ip": "127.0.0.1", "port": ports["proxy"], "internalPort": ports["proxy_internal"]},
             # The interim index is approximate and would answer in place of the index that a search asked for.
             "queryNode": {"segcore": {"interimIndex": {"enableIndex": False}}},
-            # Written rows reach the disk every so many seconds. What did not is read from the log at the next start, and
-            # no collection is searched before: with 10 minutes, the default, that took a minute.
+            # Written rows reach the disk every so many seconds. What did not is read from the log at the next start,
+            # and no collection is searched before: with 10 minutes, the default, that took a minute.
             "dataNode": {"segment": {"syncPeriod": SYNC_SECONDS}},
             "log": {"level": "warn", "file": {"rootPath": ""}, "stdout": True},
         }
