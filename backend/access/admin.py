@@ -21,6 +21,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 from backend.access import services
 from backend.access.models import Device, Scope
 from backend.common.admin import AuditedAdmin, label
+from backend.common.audit import done_by
 
 
 class DeviceForm(forms.ModelForm):
@@ -173,6 +174,11 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
 class AuditLogAdmin(ModelAdmin, LogEntryAdmin):
     list_display = ["created", "shown_action", "resource_url", "msg_short", "user_url"]
     list_display_links = ["created"]
+    search_fields = [*LogEntryAdmin.search_fields, "additional_data__by"]
+
+    @display(description="By")
+    def user_url(self, entry: LogEntry) -> str:
+        return done_by(entry)
 
     @display(description="Action", ordering="action")
     def shown_action(self, entry: LogEntry) -> str:

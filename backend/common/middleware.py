@@ -5,6 +5,7 @@ from http import HTTPStatus
 
 from django.http import HttpRequest, HttpResponse
 
+from backend.common.audit import acting
 from backend.common.problems import Problem, engine_of, problem_of, problem_page
 
 
@@ -48,3 +49,19 @@ class OddRequestMiddleware:
             )
             return problem_page(request, problem)
         return self.get_response(request)
+
+
+class ActingDeviceMiddleware:
+    """What changes during a request with a device's key is noted as that device's doing."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        def device() -> str:
+            # Known only once DRF has looked at the key.
+            caller = getattr(request, "auth", None)
+            return "" if caller is None else f"device {caller.name}"
+
+        with acting(device):
+            return self.get_response(request)

@@ -16,6 +16,7 @@ from django.core.files import File
 from django.db import transaction
 from django.utils import timezone
 
+from backend.common.audit import acting
 from backend.common.problems import Problem, engine_of
 from backend.jobs.models import FINISHED, Job, JobState
 
@@ -96,6 +97,7 @@ def start_job(
     """Write the job's row and, once it is committed, call a worker."""
     job = Job(kind=kind, parameters=parameters or {}, asked_by=asked_by, device_id=device_id)
     if file is not None:
+        job.subject = (file.name or "")[-Job._meta.get_field("subject").max_length :]
         job.file.save(f"{job.id}.zip", file, save=False)
     job.save()
     _call_worker(job)
@@ -126,7 +128,8 @@ def run_job(job_id: str) -> None:
     job = Job.objects.get(pk=job_id)
     progress = Progress(job)
     try:
-        _RUNNERS[job.kind](job, progress)
+        with acting(f"{job.kind} asked by {job.asked_by}, job {job.pk}"):
+            _RUNNERS[job.kind](job, progress)
         progress.save()
     except JobStopped:
         return

@@ -1,15 +1,26 @@
 """Keys are shown once, roles bound what is seen, and nobody makes himself a superuser."""
 
+import io
 import re
+import runpy
+import zipfile
 
 import pytest
+from auditlog.models import LogEntry
 from django.contrib.auth.models import Group, User
+from django.core.files.base import ContentFile
+from django.db import connections
 from django.test import Client
 from django.urls import reverse
+from rest_framework.test import APIClient
 
 from backend.access.models import Device
 from backend.access.services import find_device
-from backend.catalogue.models import ProductSet
+from backend.catalogue.imports import IMPORT_KIND
+from backend.catalogue.models import Product, ProductSet
+from backend.catalogue.services import save_product
+from backend.common.audit import acting, done_by
+from backend.jobs.services import run_job, start_job
 from backend.menu import MENU
 from tests.backend.factories import make_device, make_product, make_staff
 
@@ -137,6 +148,52 @@ def test_the_audit_log_tells_who_changed_what(operator):
     entry = page.context["cl"].result_list[0]
     url = reverse("admin:auditlog_logentry_change", args=[entry.pk])
     assert "Renamed" in operator.get(url).content.decode()
+
+
+def test_the_audit_log_names_device_import_and_command(operator, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+    api = APIClient(headers=make_device("till 7")[1])
+    api.post("/api/v1/products", {"sku": "A-1", "name": "Apple"}, "json")
+    product = Product.objects.get()
+    api.patch("/api/v1/products/A-1", {"name": "Pear"}, "json")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as entries:
+        entries.writestr("products.csv", "sku,name\nA-1,Quince\n")
+    job = start_job(kind=IMPORT_KIND, file=ContentFile(archive.getvalue()), asked_by="till 7")
+    run_job(str(job.pk))
+    with acting("command shell"):
+        save_product(product, {"name": "Medlar"})
+    save_product(product, {"name": "Sloe"})
+    by = [
+        "device till 7",
+        "device till 7",
+        f"catalogue-import asked by till 7, job {job.pk}",
+        "command shell",
+    ]
+    entries = LogEntry.objects.get_for_object(product).order_by("timestamp")
+    assert [done_by(entry) for entry in entries] == [*by, "the service itself"]
+    log = reverse("admin:auditlog_logentry_changelist")
+    assert all(name in operator.get(log).content.decode() for name in by)
+    history = operator.get(reverse("admin:catalogue_product_history", args=[product.pk])).content.decode()
+    assert all(f"by {name}" in history for name in by)
+    found = operator.get(log, {"q": "till 7, job"}).context["cl"].result_list
+    assert [entry.changes["name"][1] for entry in found] == ["Quince"]
+    assert "device" not in done_by(_entry_of(operator, product)), "the next request is not the device's"
+
+
+def test_the_audit_log_names_a_command_of_the_shell(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["manage.py", "create_device", "till 9"])
+    monkeypatch.setattr(connections, "close_all", lambda: None)  # a command's last act; the test's is open
+    runpy.run_path("manage.py", run_name="__main__")
+    made = LogEntry.objects.get_for_object(Device.objects.get(name="till 9")).get()
+    assert done_by(made) == "command create_device"
+
+
+def _entry_of(client: Client, product: Product) -> LogEntry:
+    """What the log says after this person renamed the product."""
+    form = {"sku": product.sku, "name": "Rowan", "sold_by": "unit", "state": "active", "attributes": "{}"}
+    client.post(reverse("admin:catalogue_product_change", args=[product.pk]), form)
+    return LogEntry.objects.get_for_object(product).order_by("timestamp").last()
 
 
 def test_an_address_that_is_not_there_is_a_page_for_people_and_a_problem_for_programs(operator):
