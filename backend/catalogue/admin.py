@@ -10,8 +10,8 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
-from django.conf import settings
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.files.uploadedfile import UploadedFile
@@ -234,9 +234,7 @@ class ProductAdmin(AuditedAdmin):
             services.change_product_set(product_set, add=skus)
         else:
             services.change_product_set(product_set, remove=skus)
-        self.message_user(
-            request, f"{counted(len(skus), 'product')} {done} {product_set}.", messages.SUCCESS
-        )
+        self.message_user(request, f"{counted(len(skus), 'product')} {done} {product_set}.", messages.SUCCESS)
         return None
 
     @admin.action(description="Set the category", permissions=["change"])

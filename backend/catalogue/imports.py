@@ -236,6 +236,8 @@ def import_folder(folder: Path, progress: Progress) -> None:
 
 def run_import_job(job: Job, progress: Progress) -> None:
     """The job's runner: its zip is unpacked aside, imported, and both are removed at the end."""
+    if not job.file:
+        raise _refused("this import ran from a folder, by command: run manage.py import_catalogue again")
     with unpacked(job.file.open("rb")) as folder:
         import_folder(folder, progress)
 

@@ -13,6 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
@@ -38,10 +39,24 @@ ACTS: dict[str, tuple[Callable[[Job], Job], tuple[JobState, ...]]] = {
 }
 
 
+def _list_acts(job: Job) -> list[str]:
+    """What is worth doing to it: when all went in, or no file was kept, there is nothing to try again."""
+    acts = [act for act, (_, states) in ACTS.items() if job.state in states]
+    all_done = job.state == JobState.DONE and not job.failed
+    return [act for act in acts if act != "retry" or (job.file and not all_done)]
+
+
 def _may_steer(request: HttpRequest, job: Job) -> bool:
     """Operators steer every job, others those that they asked for themselves."""
     own = job.device_id is None and job.asked_by == request.user.get_username()
     return own or request.user.has_perm("jobs.change_job")
+
+
+def _without_total(job: Job) -> str:
+    """Until its file is read, nobody knows how much there is to do."""
+    if job.state == JobState.RUNNING:
+        return "reading the file"
+    return "not begun" if job.state in UNFINISHED else "nothing was done"
 
 
 def _progress(job: Job) -> dict[str, Any]:
@@ -57,7 +72,7 @@ def _progress(job: Job) -> dict[str, Any]:
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
     empty_note = "Imports stand here while they run and after. One is started on the list of products."
-    list_display = ["kind", "shown_state", "shown_progress", "failed", "asked_by", "created_at"]
+    list_display = ["shown_job", "shown_state", "shown_progress", "refused", "asked_by", "created_at"]
     list_filter = [("state", ChoicesDropdownFilter)]
     list_filter_submit = True
 
@@ -72,6 +87,14 @@ class JobAdmin(ReadOnlyAdmin):
             *super().get_urls(),
         ]
 
+    @display(description="Job", ordering="subject")
+    def shown_job(self, job: Job) -> str:
+        return capfirst(str(job))
+
+    @display(description="Refused", ordering="failed")
+    def refused(self, job: Job) -> int:
+        return job.failed
+
     @display(description="State", ordering="state")
     def shown_state(self, job: Job) -> SafeString:
         return label(job.state, STATE_LABELS.get(JobState(job.state), ""))
@@ -85,7 +108,7 @@ class JobAdmin(ReadOnlyAdmin):
             job.state,
             job.total or 1,
             job.cursor,
-            f"{job.cursor} of {job.total}" if job.total is not None else "not begun",
+            f"{job.cursor} of {job.total}" if job.total is not None else _without_total(job),
         )
 
     def change_view(
@@ -99,10 +122,10 @@ class JobAdmin(ReadOnlyAdmin):
         job = self.get_object(request, object_id)
         if not isinstance(job, Job):
             return redirect("admin:jobs_job_changelist")
-        acts = [act for act, (_, states) in ACTS.items() if job.state in states]
+        refused = [failure for failure in job.failures if failure.keys() != {"reason"}]
         context = {
             **self.admin_site.each_context(request),
-            "title": str(job),
+            "title": self.shown_job(job),
             "opts": self.opts,
             "original": job,
             "media": self.media,
@@ -110,8 +133,11 @@ class JobAdmin(ReadOnlyAdmin):
             "state": self.shown_state(job),
             "progress": self.shown_progress(job),
             "results": [(name.replace("_", " ").capitalize(), n) for name, n in job.result.items()],
-            "acts": acts if _may_steer(request, job) else [],
-            "more_failures": max(0, job.failed - len(job.failures)),
+            "acts": _list_acts(job) if _may_steer(request, job) else [],
+            # What stopped it as a whole is of no row.
+            "stopped_by": [failure["reason"] for failure in job.failures if failure.keys() == {"reason"}],
+            "refused": refused,
+            "more_refused": max(0, job.failed - len(refused)),
         }
         return TemplateResponse(request, "jobs/job.html", context)
 

@@ -24,6 +24,11 @@ class Job(TimestampedModel):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=40)
+    subject = models.CharField(
+        max_length=200,
+        blank=True,
+        help_text="What it works on: the name of the file that was sent, or of a folder.",
+    )
     parameters = models.JSONField(default=dict, blank=True)
     file = models.FileField(upload_to="jobs/", blank=True)
     asked_by = models.CharField(max_length=150, blank=True)
@@ -45,4 +50,5 @@ class Job(TimestampedModel):
         ordering = ["-created_at"]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.id}"
+        kind = self.kind.replace("-", " ")
+        return f"{kind}: {self.subject}" if self.subject else kind

@@ -284,7 +284,9 @@ def test_a_category_is_set_for_many_or_taken_away(manager):
     assert messages_of(response) == ["2 products moved to the category Fruit/Apple."]
     act_on(manager, products[2:], **answer, category="")
     assert list(Product.objects.values_list("category", flat=True)) == ["Fruit/Apple", "Fruit/Apple", ""]
-    assert "at most 100 characters" in act_on(manager, products, **answer, category="x" * 101).content.decode()
+    assert (
+        "at most 100 characters" in act_on(manager, products, **answer, category="x" * 101).content.decode()
+    )
 
 
 def test_actions_are_for_who_may_change_what_they_change():
@@ -333,7 +335,7 @@ def test_a_zip_is_imported_by_a_job(manager):
     response = manager.post(url, {"file": SimpleUploadedFile("c.zip", buffer.getvalue())})
     job = Job.objects.get()
     assert response.headers["Location"] == reverse("admin:jobs_job_change", args=[job.pk])
-    assert (job.kind, job.asked_by) == ("catalogue-import", "manager")
+    assert (job.kind, job.subject, job.asked_by) == ("catalogue-import", "c.zip", "manager")
 
 
 def test_an_import_that_is_too_large_or_missing_is_refused(manager, settings):

@@ -64,6 +64,38 @@ def test_a_job_is_paused_resumed_cancelled_and_retried(manager):
     assert job.cursor == 0
 
 
+def test_a_job_is_named_for_its_file_and_a_failed_one_says_at_its_head_why(manager):
+    reason = "products.csv lacks the column sku; its header is name"
+    job = make_job(
+        state=JobState.FAILED, total=None, cursor=0, subject="spring.zip", failures=[{"reason": reason}]
+    )
+    listed = manager.get(reverse("admin:jobs_job_changelist")).content.decode()
+    assert "Catalogue import: spring.zip" in listed
+    page = manager.get(reverse("admin:jobs_job_change", args=[job.pk])).content.decode()
+    assert "Catalogue import: spring.zip" in page
+    assert reason in page
+    assert "nothing was done" in page
+    assert "What was refused" not in page
+    assert str(job.pk) not in page.split("<h2>")[1].split("</h2>")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "offered"),
+    [
+        ({"state": JobState.DONE}, False),
+        ({"state": JobState.DONE, "failed": 1}, True),
+        ({"state": JobState.FAILED}, True),
+        ({"state": JobState.CANCELLED}, True),
+        ({"state": JobState.FAILED, "file": ""}, False),
+        ({"state": JobState.RUNNING, "failed": 1}, False),
+    ],
+)
+def test_retry_is_offered_where_it_can_change_something(manager, changes, offered):
+    job = make_job(**{"file": "jobs/kept.zip"} | changes)
+    page = manager.get(reverse("admin:jobs_job_change", args=[job.pk])).content.decode()
+    assert ('value="retry"' in page) == offered
+
+
 def test_what_cannot_be_done_is_said(manager):
     job = make_job(state=JobState.DONE)
     url = reverse("admin:jobs_job_steer", args=[job.pk])

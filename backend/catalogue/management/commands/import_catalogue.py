@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -20,22 +21,32 @@ class Command(BaseCommand):
         parser.add_argument("folder", type=Path)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        job = Job.objects.create(kind=IMPORT_KIND, asked_by="command", state=JobState.RUNNING)
+        job = Job.objects.create(
+            kind=IMPORT_KIND,
+            subject=options["folder"].resolve().name[-200:],
+            asked_by="command",
+            state=JobState.RUNNING,
+            started_at=timezone.now(),
+        )
         console = Console(stderr=True)
         columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
             try:
                 import_folder(options["folder"], _ShownProgress(job, bar))
             except Problem as problem:
-                job.state = JobState.FAILED
-                job.save()
+                job.failures.append({"reason": problem.detail})
+                _finish(job, JobState.FAILED)
                 raise CommandError(problem.detail) from problem
-        job.state = JobState.DONE
-        job.save()
+        _finish(job, JobState.DONE)
         for failure in job.failures:
             self.stderr.write(f"{failure.get('file')}:{failure.get('row')}: {failure['reason']}")
         counted = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in job.result.items())
         self.stdout.write(f"imported: {counted}; {job.failed:,} rows refused")
+
+
+def _finish(job: Job, state: JobState) -> None:
+    job.state, job.finished_at = state, timezone.now()
+    job.save()
 
 
 class _ShownProgress(JobProgress):
