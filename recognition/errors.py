@@ -13,6 +13,7 @@ ImageRefusedCode = Literal[
     "truncated",
     "too-many-bytes",
     "too-many-pixels",
+    "too-much-metadata",
     "too-small",
     "animated",
 ]

@@ -5,6 +5,7 @@ decoded.
 """
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY
 
 from recognition.errors import ImageRefused
 from recognition.model_card import Interpolation, ModelCard
@@ -194,12 +196,21 @@ def _refusing_damage(file_format: Format, limits: ImageLimits) -> Iterator[None]
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow's sentence speaks of attacks and of a limit that is not ours; its count is all we want of it.
+        count = re.search(r"\d+", str(error))
+        found = f"{int(count[0]):,} pixels" if count else "more pixels than can be opened"
         raise ImageRefused(
             "too-many-pixels",
-            f"{error} Wanted at most {limits.max_pixels:,} pixels: send the picture smaller.",
+            f"Found {found}, wanted at most {limits.max_pixels:,} in all: send it smaller.",
         ) from error
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error) as error:
-        # All that Pillow's decoders raise for damaged files.
+        # All that Pillow's decoders raise for damaged files, and for a PNG's texts or colour profile out of bounds.
+        if "MAX_TEXT" in str(error):
+            raise ImageRefused(
+                "too-much-metadata",
+                f"Found a {file_format} with more than {MAX_TEXT_CHUNK:,} bytes in one of its texts or its colour"
+                f" profile, or {MAX_TEXT_MEMORY:,} in all, wanted less: save it without metadata.",
+            ) from error
         raise ImageRefused(
             "truncated",
             f"Found a {file_format} that is damaged or ends early ({error}), wanted a whole one.",

@@ -104,7 +104,7 @@ def problem_of(error: Exception) -> Problem | None:
             return error
         case ImageRefused():
             status = HTTPStatus.BAD_REQUEST
-            if error.code in {"too-many-bytes", "too-many-pixels"}:
+            if error.code in {"too-many-bytes", "too-many-pixels", "too-much-metadata"}:
                 status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             elif error.code == "unsupported-format":
                 status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE

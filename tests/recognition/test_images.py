@@ -235,7 +235,15 @@ class TestRefusals:
 
     @pytest.mark.parametrize(("width", "height"), [(30_000, 30_000), (8_000, 8_000), (12_000, 12_000)])
     def test_too_many_pixels_are_refused_by_the_header(self, width: int, height: int) -> None:
-        assert refusal(png(width, height, b"\0" * 1000)).code == "too-many-pixels"
+        refused = refusal(png(width, height, b"\0" * 1000))
+        assert refused.code == "too-many-pixels"
+        assert "wanted at most 50,000,000" in refused.detail
+        assert "attack" not in refused.detail
+
+    def test_more_pixels_than_pillow_opens_are_counted_in_our_words(self) -> None:
+        assert refusal(png(30_000, 30_000, b"\0")).detail == (
+            "Found 900,000,000 pixels, wanted at most 50,000,000 in all: send it smaller."
+        )
 
     def test_a_huge_webp_of_a_few_bytes_is_refused_by_the_header(self) -> None:
         header = b"\x2f" + struct.pack("<I", (15_999) | (15_999 << 14))
@@ -314,16 +322,17 @@ class TestBombs:
     def test_text_that_swells_a_thousandfold(self) -> None:
         text = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 40_000_000, 9))
         refused = refusal(png(64, 64, b"\0" * 193 * 64, before=text))
-        assert refused.code == "truncated"
-        assert "too large" in refused.detail
+        assert refused.code == "too-much-metadata"
+        assert "1,048,576 bytes in one of its texts" in refused.detail
+        assert "MAX_TEXT" not in refused.detail
 
     def test_many_texts_that_swell(self) -> None:
         text = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 1_040_000, 9))
-        assert refusal(png(64, 64, b"\0" * 193 * 64, before=text * 1000)).code == "truncated"
+        assert refusal(png(64, 64, b"\0" * 193 * 64, before=text * 1000)).code == "too-much-metadata"
 
     def test_a_colour_profile_that_swells(self) -> None:
         profile = png_chunk(b"iCCP", b"a\0\0" + zlib.compress(b"x" * 40_000_000, 9))
-        assert refusal(png(64, 64, b"\0" * 193 * 64, before=profile)).code == "truncated"
+        assert refusal(png(64, 64, b"\0" * 193 * 64, before=profile)).code == "too-much-metadata"
 
     @pytest.mark.parametrize("part", [b"\xff\xfe\0\2", b"\xff\xed\0\4ab", b"\0", b"\xff"])
     def test_countless_jpeg_segments_or_junk_between_them(self, part: bytes) -> None:
