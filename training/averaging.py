@@ -1,5 +1,6 @@
 """The running mean of a detector's weights, which is what is evaluated and exported."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class WeightAverage:
         """What a checkpoint keeps."""
         return {"steps": self.steps, "mass": self.mass, "sums": self.sums}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what a checkpoint kept."""
         self.steps, self.mass = state["steps"], state["mass"]
         for name, total in self.sums.items():

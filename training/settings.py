@@ -402,6 +402,10 @@ class Averaging(Table):
     decay: Share = 0.9998
     reset_epochs: Whole = 0
 
+    def restarts_at(self, epoch: int) -> bool:
+        """Whether the mean starts anew before an epoch, counted from 0."""
+        return epoch > 0 and self.reset_epochs > 0 and epoch % self.reset_epochs == 0
+
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class EmbedderInput(Table):

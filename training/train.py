@@ -18,6 +18,7 @@ from training.distributed import started
 from training.pdparams import WeightsRefused
 from training.run_folder import TrainingStopped
 from training.settings import EmbedderSettings, PairSettings
+from training.train_detector import train_detector
 from training.train_embedder import train_embedder
 from training.train_pair import train_pair
 
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 train_embedder(settings, process, resume=given.resume, until_epoch=given.until_epoch)
             elif isinstance(settings, PairSettings):
                 train_pair(settings, process, resume=given.resume, until_epoch=given.until_epoch)
+            else:
+                train_detector(settings, process, resume=given.resume, until_epoch=given.until_epoch)
     except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1
