@@ -15,6 +15,7 @@ from backend.checkout.recogniser import get_recogniser, get_serving
 from backend.common.broker import broker_client
 from backend.common.problems import Problem, problem_of
 from backend.gallery.loading import get_gallery
+from backend.gallery.thresholds import search_settings
 from recognition.errors import GalleryMismatch, ModelRefused
 from recognition.model_card import load_model_folder
 
@@ -98,9 +99,11 @@ def _come_up(**_: Any) -> None:
 
 
 def _warm_up() -> None:
-    """Load and warm the models before the first photo waits for it."""
+    """Load and warm the models, and search once, before the first photo waits for it."""
     try:
-        get_recogniser(get_serving())
+        serving = get_serving()
+        get_recogniser(serving)
+        get_gallery(serving.generation).probe(search_settings(serving.strategy))
     except Exception as error:
         if not isinstance(error, Problem) and problem_of(error) is None:
             raise

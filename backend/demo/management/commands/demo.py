@@ -31,6 +31,7 @@ from backend.gallery import enrolment
 from backend.gallery.selectors import get_active_detector, get_active_generation
 from backend.gallery.services import activate_model, install_model, plan_missing
 from backend.gallery.thresholds import fit_thresholds, needs_fit
+from recognition.ranking import WRONG_SHARE, Result
 
 FIXTURES = BASE_DIR / "fixtures"
 CATALOGUE = FIXTURES / "demo_catalogue"
@@ -73,6 +74,11 @@ class Command(BaseCommand):
             with console.status("recognising a photo ..."):
                 answer = _recognise(address, known["key"], photo)
             _show(console, answer, photo)
+            if not any(item["result"] == Result.RECOGNISED for item in answer["items"]):
+                console.print(
+                    f"Nothing is 'recognised' outright: of such answers at most {WRONG_SHARE:.0%} may be wrong, which "
+                    "takes more of an embedder than one never trained on products (docs/models.md)."
+                )
             _tell(console, address, known, photo)
             if not once:
                 console.print("[bold]Ctrl-C stops everything.[/bold]")
