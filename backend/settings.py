@@ -121,6 +121,7 @@ WSGI_APPLICATION = "backend.wsgi.application"
 USE_TZ = True
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 LANGUAGE_CODE = "en-gb"
+FORMAT_MODULE_PATH = "backend.common.formats"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 APPEND_SLASH = False
 X_FRAME_OPTIONS = "DENY"
@@ -142,6 +143,7 @@ INSTALLED_APPS = [
     "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
+    "django.contrib.humanize",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",

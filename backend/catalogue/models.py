@@ -182,7 +182,7 @@ class ReferenceImage(TimestampedModel):
         ]
 
     def __str__(self) -> str:
-        return f"picture {self.pk} of product {self.product_id}"
+        return f"picture {self.pk} of {self.product.sku}"
 
     def clean(self) -> None:
         if self.box is not None:

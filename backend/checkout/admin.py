@@ -19,7 +19,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter, RelatedDropdownFilter
-from unfold.decorators import display
+from unfold.decorators import action, display
 
 from backend.catalogue.forms import PictureToBox
 from backend.catalogue.models import ProductSet
@@ -29,6 +29,7 @@ from backend.checkout.display import RESULT_WORDS, ShownRecognition, show_recogn
 from backend.checkout.forms import MissedItemForm
 from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState
 from backend.checkout.recogniser import get_serving
+from backend.checkout.selectors import list_confusions
 from backend.common.admin import ReadOnlyAdmin, check_permission, label, private_file
 from backend.common.problems import Problem, problem_of, problem_response
 from recognition import images
@@ -38,6 +39,9 @@ from recognition.ranking import Result
 # A query image may be deleted any hour; the browser must not keep it much longer.
 QUERY_IMAGE_KEPT = timedelta(minutes=5)
 THUMBNAIL_SIDE = 320
+# Of the query image that an item's crop is cut from: a tenth of it is still as large as a list shows.
+CROPPED_FROM_SIDE = 640
+CONFUSIONS_SHOWN = 100
 # A list's thumbnails are asked for at once, and a large photo takes some 150 MB while it is decoded.
 _one_thumbnail_at_a_time = Lock()
 
@@ -225,15 +229,8 @@ class RecognitionAdmin(ReadOnlyAdmin):
 
     def thumbnail_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         check_permission(request, "checkout.view_recognition")
-        recognition = get_object_or_404(Recognition, pk=pk)
-        try:
-            with recognition.image.open("rb") as file, _one_thumbnail_at_a_time:
-                small = images.decode(file.read(), image_limits(), longest_side=THUMBNAIL_SIDE)
-        except (FileNotFoundError, ValueError, ImageRefused) as error:
-            raise Http404("the query image is gone, or was refused") from error
-        response = HttpResponse(images.encode_jpeg(small.pixels, quality=80), content_type="image/jpeg")
-        response["Cache-Control"] = f"private, max-age={int(QUERY_IMAGE_KEPT.total_seconds())}"
-        return response
+        small = _decode_small(get_object_or_404(Recognition, pk=pk), THUMBNAIL_SIDE)
+        return _private_jpeg(small.pixels)
 
     def correct_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """POST `item` and `choice`: a SKU, NO_PRODUCT, or OTHER_PRODUCT with the SKU in `other`."""
@@ -310,6 +307,25 @@ def _picture_to_box(recognition: Recognition) -> PictureToBox:
     )
 
 
+def _decode_small(recognition: Recognition, longest_side: int) -> images.DecodedImage:
+    """The query image for a list.
+
+    Raises:
+        Http404: it is gone, or was refused.
+    """
+    try:
+        with recognition.image.open("rb") as file, _one_thumbnail_at_a_time:
+            return images.decode(file.read(), image_limits(), longest_side=longest_side)
+    except (FileNotFoundError, ValueError, ImageRefused) as error:
+        raise Http404("the query image is gone, or was refused") from error
+
+
+def _private_jpeg(pixels: Any) -> HttpResponse:
+    response = HttpResponse(images.encode_jpeg(pixels, quality=80), content_type="image/jpeg")
+    response["Cache-Control"] = f"private, max-age={int(QUERY_IMAGE_KEPT.total_seconds())}"
+    return response
+
+
 def _as_number(text: str) -> int:
     try:
         return int(text)
@@ -344,12 +360,49 @@ class CorrectionAdmin(ReadOnlyAdmin):
     """What was answered and what it really was: where products are confused, their pictures want looking at."""
 
     empty_note = "When an answer was wrong, say on its page what the item really was; it is then listed here."
-    list_display = ["shown_recognition", "answered", "really", "made_by", "created_at"]
+    list_display = ["crop", "answered", "really", "shown_recognition", "made_by", "created_at"]
     list_display_links = None
     list_select_related = ["item", "recognition", "product"]
+    ordering = ["-created_at"]
+    actions_list = ["show_confusions"]
     list_per_page = 50
     search_fields = ["sku", "item__sku", "item__name", "product__name", "made_by"]
     search_help_text = "Product, SKU or who corrected"
+
+    def get_urls(self) -> list[URLPattern]:
+        crop_view = self.admin_site.admin_view(self.crop_view, cacheable=True)
+        return [path("<int:pk>/crop/", crop_view, name="checkout_correction_crop"), *super().get_urls()]
+
+    def crop_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        check_permission(request, "checkout.view_correction")
+        correction = get_object_or_404(Correction.objects.select_related("recognition"), pk=pk)
+        return _private_jpeg(_decode_small(correction.recognition, CROPPED_FROM_SIDE).crop(correction.box))
+
+    @action(
+        description="Taken for each other",
+        url_path="confusions",
+        icon="compare_arrows",
+        permissions=["view"],
+    )
+    def show_confusions(self, request: HttpRequest) -> HttpResponse:
+        """How often which product was taken for which: there the catalogue wants work."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Taken for each other",
+            "opts": self.opts,
+            "confusions": list_confusions(CONFUSIONS_SHOWN),
+            "limit": CONFUSIONS_SHOWN,
+        }
+        return TemplateResponse(request, "checkout/confusions.html", context)
+
+    @display(description="Crop")
+    def crop(self, correction: Correction) -> SafeString | str:
+        if not correction.recognition.image:
+            return "deleted"
+        return format_html(
+            '<img class="ck-thumbnail" src="{}" alt="Crop of the item" loading="lazy">',
+            reverse("admin:checkout_correction_crop", args=[correction.pk]),
+        )
 
     @display(description="Recognition")
     def shown_recognition(self, correction: Correction) -> SafeString:
@@ -358,7 +411,7 @@ class CorrectionAdmin(ReadOnlyAdmin):
         return format_html(
             '<a class="ck-link" href="{}">{}, {}</a>',
             url,
-            date_format(localtime(correction.recognition.created_at), "SHORT_DATETIME_FORMAT"),
+            date_format(localtime(correction.recognition.created_at), "DATETIME_FORMAT"),
             item,
         )
 

@@ -167,6 +167,7 @@ def test_a_person_sets_the_main_body(manager):
     assert image.revision == 2, "saved without a change: nothing to embed again"
     history = manager.get(reverse("admin:catalogue_referenceimage_history", args=[image.pk])).content.decode()
     assert "20.5" in history
+    assert f"Picture {image.pk} of COLA-330" in manager.get(change_url(image)).content.decode()
     manager.post(change_url(image), form | {"_propose": "1"})
     image.refresh_from_db()
     assert (image.box, image.box_source, image.revision) == (None, BoxSource.NONE, 3)

@@ -1,6 +1,8 @@
 """Recognising in the admin, a recognition's page, corrections, and why an item is not recognised."""
 
+import io
 import re
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -9,13 +11,15 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
+from PIL import Image
 
-from backend.catalogue.models import ProductSet
+from backend.catalogue.models import Product, ProductSet
 from backend.catalogue.services import add_reference_image
 from backend.checkout.admin import NO_PRODUCT, OTHER_PRODUCT
 from backend.checkout.display import explain, show_recognition
 from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState
-from backend.checkout.services import forget_query_image
+from backend.checkout.selectors import list_confusions
+from backend.checkout.services import correct, forget_query_image
 from backend.gallery.models import Generation, GenerationState, InstalledModel, ThresholdSet
 from tests.backend.factories import make_picture, make_product, make_staff
 
@@ -189,6 +193,62 @@ def test_only_who_may_correct_corrects():
     url = reverse("admin:checkout_recognition_correct", args=[recognition.pk])
     assert reader.post(url, {"item": "1", "choice": NO_PRODUCT}).status_code == 403
     assert reader.get(reverse("admin:checkout_recognition_recognise")).status_code == 403
+
+
+def test_pairs_of_products_are_counted_by_the_last_correction_of_each_item(manager):
+    for sku in ("A", "B"):
+        make_product(sku)
+    answered_a = [make_recognition(item(1, "recognised", candidate("A", 0.9))) for _ in range(3)]
+    unknown = make_recognition(item(1, "unknown"))
+    for recognition, choices in (
+        (answered_a[0], ["B"]),
+        (answered_a[1], [NO_PRODUCT, "B"]),
+        (answered_a[2], ["B", "A"]),  # in the end the answer was right
+        (unknown, ["A"]),
+    ):
+        for sku in choices:
+            correct(recognition, made_by="anna", item=1, sku=None if sku == NO_PRODUCT else sku)
+    for sku in ("A", "B", "B"):
+        correct(unknown, made_by="anna", item=None, sku=sku, box=[1, 1, 9, 9])
+    counted = {(pair.answered_sku, pair.sku): pair.n for pair in list_confusions(10)}
+    assert counted == {("A", "B"): 2, (None, "B"): 2, ("", "A"): 1, (None, "A"): 1}
+    assert [pair.n for pair in list_confusions(3)] == [2, 2, 1]
+
+    url = reverse("admin:checkout_correction_show_confusions")
+    page = manager.get(url).content.decode()
+    product = Product.objects.get(sku="B")
+    assert f'href="{reverse("admin:catalogue_product_change", args=[product.pk])}">Product B</a>' in page
+    assert "nothing: it was missed" in page
+    product.delete()
+    assert manager.get(url).status_code == 200
+    assert make_staff("nobody").get(url).status_code == 403
+
+
+def test_corrections_stand_newest_first_each_with_its_crop(manager):
+    recognition = make_recognition(item(1, "unknown"))
+    first, second = (correct(recognition, made_by=who, item=1, sku=None) for who in ("anna", "ben"))
+    page = manager.get(reverse("admin:checkout_correction_changelist"))
+    assert list(page.context["cl"].result_list) == [second, first]
+    url = reverse("admin:checkout_correction_crop", args=[first.pk])
+    assert url in page.content.decode()
+    cut = Image.open(io.BytesIO(manager.get(url).content))
+    assert cut.size == (40, 80), "the box of the item, (10, 10) to (50, 90)"
+    assert make_staff("nobody").get(url).status_code == 403
+    forget_query_image(recognition.pk)
+    assert manager.get(url).status_code == 404
+    assert url not in manager.get(reverse("admin:checkout_correction_changelist")).content.decode()
+
+
+def test_moments_are_told_alike_everywhere(manager):
+    recognition = make_recognition(item(1, "unknown"))
+    correct(recognition, made_by="anna", item=1, sku=None)
+    Recognition.objects.update(created_at=datetime(2026, 11, 22, 14, 5, tzinfo=UTC))
+    for url in (
+        change_url(recognition),
+        reverse("admin:checkout_recognition_changelist"),
+        reverse("admin:checkout_correction_changelist"),
+    ):
+        assert "22 Nov 2026, 14:05" in manager.get(url).content.decode(), url
 
 
 def post_missed(client: Client, recognition: Recognition, sku: str, *box: str) -> HttpResponse:

@@ -1,0 +1,65 @@
+"""Reading recognitions and their corrections."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from django.db.models import Count, Exists, F, Max, OuterRef, Q
+
+from backend.checkout.models import Correction
+
+
+class Confusion(NamedTuple):
+    """One product taken for another, and how often.
+
+    Attributes:
+        answered_sku: "" for an unknown item, None for an item that was missed.
+        answered_name: as it was then.
+        answered_id: of the product, unless it was deleted since.
+        sku: what it really was; "" for no product.
+        name: as it is now.
+        product_id: of the product, unless it was deleted since.
+        n: corrections that say so, the last of each item.
+        last: when that was last said.
+    """
+
+    answered_sku: str | None
+    answered_name: str | None
+    answered_id: int | None
+    sku: str
+    name: str | None
+    product_id: int | None
+    n: int
+    last: datetime
+
+
+def list_confusions(limit: int) -> list[Confusion]:
+    """What is taken for what, by people's corrections; the most frequent first."""
+    later = Correction.objects.filter(item=OuterRef("item"), pk__gt=OuterRef("pk"))
+    pairs = (
+        # One that says what was answered is no confusion.
+        Correction.objects.filter(Q(item=None) | ~Q(sku=F("item__sku")), ~Exists(later))
+        .order_by()
+        .values("item__sku", "sku")
+        .annotate(
+            answered_name=Max("item__name"),
+            answered_id=Max("item__product"),
+            name=Max("product__name"),
+            product_id=Max("product"),
+            n=Count("pk"),
+            last=Max("created_at"),
+        )
+        .order_by("-n", "-last")
+    )
+    return [
+        Confusion(
+            row["item__sku"],
+            row["answered_name"],
+            row["answered_id"],
+            row["sku"],
+            row["name"],
+            row["product_id"],
+            row["n"],
+            row["last"],
+        )
+        for row in pairs[:limit]
+    ]
