@@ -12,6 +12,7 @@ from django.contrib.auth.models import Group, User
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import action, display
@@ -174,6 +175,10 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
 class AuditLogAdmin(ModelAdmin, LogEntryAdmin):
     list_display = ["created", "shown_action", "resource_url", "msg_short", "user_url"]
     list_display_links = ["created"]
+    readonly_fields = ["created", "user_url", "resource_url", "shown_action", "shown_changes"]
+    fieldsets = [
+        ("Change", {"fields": [("created", "user_url"), ("resource_url", "shown_action"), "shown_changes"]})
+    ]
     search_fields = [*LogEntryAdmin.search_fields, "additional_data__by"]
 
     @display(description="By")
@@ -183,3 +188,19 @@ class AuditLogAdmin(ModelAdmin, LogEntryAdmin):
     @display(description="Action", ordering="action")
     def shown_action(self, entry: LogEntry) -> str:
         return label(entry.get_action_display())
+
+    @display(description="Changes")
+    def shown_changes(self, entry: LogEntry) -> str:
+        return format_html('<div class="ck-history">{}</div>', self.msg(entry))
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """An entry has no history of its own."""
+        return super().change_view(
+            request, object_id, form_url, (extra_context or {}) | {"show_history": False}
+        )

@@ -351,8 +351,16 @@ def summarise_items(recognition: Recognition) -> SafeString | str:
     """How many items of which result, as coloured words."""
     items = (recognition.answer or {}).get("items", [])
     counts = {result: sum(item["result"] == result for item in items) for result in Result}
-    words = [label(f"{n} {RESULT_WORDS[result]}", RESULT_LABELS[result]) for result, n in counts.items() if n]
+    words = [label(_in_words(n, result), RESULT_LABELS[result]) for result, n in counts.items() if n]
     return SafeString(" ".join(words)) if words else "-"
+
+
+def _in_words(n: int, result: Result) -> str:
+    return (
+        f"{n} need confirmation"
+        if n > 1 and result is Result.NEEDS_CONFIRMATION
+        else f"{n} {RESULT_WORDS[result]}"
+    )
 
 
 @admin.register(Correction)

@@ -1,5 +1,6 @@
 """A recognition as a person reads it: the stored answer, with its reasons in words and the pictures it rests on."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +15,18 @@ RESULT_WORDS = {
     Result.NEEDS_CONFIRMATION: "needs confirmation",
     Result.UNKNOWN: "unknown",
 }
+# Of one item, and of several.
 BASKET_REASONS = {
-    "unknown": "an item is unknown",
-    "needs-confirmation": "an item needs confirmation",
-    "sold-by-weight": "an item is sold by weight",
-    "no-price": "a product has no price",
-    "other-currency": "a price is in another currency",
+    "unknown": ("an item is unknown", "items are unknown"),
+    "needs-confirmation": ("an item needs confirmation", "items need confirmation"),
+    "sold-by-weight": ("an item is sold by weight", "items are sold by weight"),
+    "no-price": ("an item has no price", "items have no price"),
+    "other-currency": ("an item's price is in another currency", "items' prices are in another currency"),
 }
 
-
-# What a box's words take of the photo, in per cent of its width and height: two lines on a page 1,400 pixels wide.
-WORDS_WIDTH, WORDS_HEIGHT = 31, 10
+# What stands at the corner of a box, in per cent of the photo's width. checklane.css holds the words to it, and hides
+# them where the photo is narrower than 480 pixels: (width, height) of two lines of words, of a number, of "missed".
+WORDS, NUMBER, MISSED = (32.0, 8.0), (7.0, 4.8), (13.0, 4.8)
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,9 @@ def show_recognition(recognition: Recognition) -> ShownRecognition:
     size = answer["image"]
     boxes = [item["box"] for item in answer["items"]] + [one.box for one in missed]
     places = [_in_per_cent(box, size["width"], size["height"]) for box in boxes]
-    words = _lay_out_words(places)
     n_items = len(answer["items"])
+    badges = [NUMBER] * n_items + [MISSED] * len(missed)
+    words = _lay_out_words(places, badges, size["width"] / size["height"])
     items = tuple(
         ShownItem(
             number=item["id"],
@@ -131,7 +134,7 @@ def show_recognition(recognition: Recognition) -> ShownRecognition:
             answer["items"], places[:n_items], words[:n_items], strict=True
         )
     )
-    reasons = dict.fromkeys(item["basket_reason"] for item in answer["items"] if item["basket_reason"])
+    reasons = Counter(item["basket_reason"] for item in answer["items"] if item["basket_reason"])
     return ShownRecognition(
         recognition=recognition,
         width=size["width"],
@@ -143,9 +146,14 @@ def show_recognition(recognition: Recognition) -> ShownRecognition:
         ),
         notes=_notes(answer),
         basket=answer["basket"],
-        basket_reasons=tuple(BASKET_REASONS[reason] for reason in reasons),
+        basket_reasons=tuple(_count_reason(reason, n) for reason, n in reasons.items()),
         timings_ms=answer["timings_ms"],
     )
+
+
+def _count_reason(reason: str, n: int) -> str:
+    one, several = BASKET_REASONS[reason]
+    return one if n == 1 else f"{n} {several}"
 
 
 def explain(item: Mapping[str, Any], threshold_set: ThresholdSet | None) -> str:
@@ -199,15 +207,33 @@ def _in_per_cent(box: list[float], width: int, height: int) -> tuple[float, floa
     return 100 * x1 / width, 100 * y1 / height, 100 * across / width, 100 * down / height
 
 
-def _lay_out_words(places: Sequence[tuple[float, float, float, float]]) -> list[tuple[str, bool]]:
-    """For each box the side of its words, and whether they fit beside those laid out before."""
-    taken: list[tuple[float, float]] = []
-    laid_out = []
-    for left, top, width, _ in places:
-        side = "right" if left + WORDS_WIDTH > 100 else "left"
-        start = left + width - WORDS_WIDTH if side == "right" else left
-        fits = all(abs(start - x) >= WORDS_WIDTH or abs(top - y) >= WORDS_HEIGHT for x, y in taken)
+def _lay_out_words(
+    places: Sequence[tuple[float, float, float, float]], badges: Sequence[tuple[float, float]], ratio: float
+) -> list[tuple[str, bool]]:
+    """For each box the side of its words, and whether they cover neither another box's badge nor words before them.
+
+    Args:
+        places: left, top, width, height in per cent of the photo's width and height.
+        badges: of each box its number, or "missed", which always stands there; as WORDS.
+        ratio: the photo's width by its height.
+    """
+    sides = ["right" if left + WORDS[0] > 100 else "left" for left, *_ in places]
+
+    def at_corner(number: int, extent: tuple[float, float]) -> tuple[float, float, float, float]:
+        left, top, width, _ = places[number]
+        start = left + width - extent[0] if sides[number] == "right" else left
+        return start, top, start + extent[0], top + extent[1] * ratio
+
+    taken = [at_corner(number, badge) for number, badge in enumerate(badges)]
+    worded = []
+    for number in range(len(places)):
+        words = at_corner(number, WORDS)
+        fits = not any(_overlap(words, other) for place, other in enumerate(taken) if place != number)
         if fits:
-            taken.append((start, top))
-        laid_out.append((side, fits))
-    return laid_out
+            taken[number] = words
+        worded.append(fits)
+    return list(zip(sides, worded, strict=True))
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

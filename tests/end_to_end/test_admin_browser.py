@@ -1,14 +1,17 @@
 """The admin panel in a real browser, on the running service: what a catalogue manager does, by mouse and keyboard."""
 
+import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.backend.factories import make_picture
+from tests.end_to_end.conftest import Ask
 from tests.live import LiveService
 
 pytestmark = pytest.mark.browser
@@ -292,6 +295,49 @@ def test_a_missed_item_is_drawn_and_named_and_then_shown_as_missed(
             "box => [box.offsetLeft / box.parentElement.clientWidth, box.offsetTop / box.parentElement.clientHeight]"
         )
         assert place == pytest.approx([0.1, 0.2], abs=0.02)
+
+
+def test_words_at_boxes_cover_neither_other_words_nor_numbers(
+    browser: Browser, live_service: LiveService, recognise: Ask, query_images: list[Path]
+) -> None:
+    answer = recognise(query_images[0]).json()
+    width, height = answer["image"]["width"], answer["image"]["height"]
+    sku = answer["items"][0]["candidates"][0]["product"]["sku"]
+    corners = random.Random(2).choices([(x / 20, y / 20) for x in range(18) for y in range(18)], k=12)
+    for x, y in corners:
+        box = [x * width, y * height, min(1, x + 0.25) * width, min(1, y + 0.3) * height]
+        corrected = requests.post(
+            f"{live_service.url}/api/v1/recognitions/{answer['id']}/corrections",
+            headers=live_service.headers,
+            json={"box": box, "sku": sku},
+            timeout=30,
+        )
+        assert corrected.status_code == 201
+    with open_admin(browser, live_service, "manager") as page:
+        page.goto(f"/admin/checkout/recognition/{answer['id']}/change/")
+        for viewport_width in (1400, 1280, 1024, 700, 390):
+            page.set_viewport_size({"width": viewport_width, "height": 900})
+            labels = page.locator(".ck-box-label").evaluate_all(
+                """labels => labels.map((label) => {
+                    const {left, top, right, bottom} = label.getBoundingClientRect();
+                    const worded = label.querySelector(".ck-box-words").offsetParent !== null;
+                    return {left, top, right, bottom, worded};
+                })"""
+            )
+            assert len(labels) == 13
+            worded = [one for one in labels if one["worded"]]
+            assert bool(worded) == (viewport_width > 390)
+            for one in worded:
+                covered = [
+                    other
+                    for other in labels
+                    if other is not one
+                    and one["left"] < other["right"]
+                    and other["left"] < one["right"]
+                    and one["top"] < other["bottom"]
+                    and other["top"] < one["bottom"]
+                ]
+                assert covered == [], f"at {viewport_width} pixels"
 
 
 def test_a_manager_sees_no_operators_pages(page: Page) -> None:

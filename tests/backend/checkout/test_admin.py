@@ -419,12 +419,22 @@ def test_when_the_whole_photo_was_taken_the_answer_says_why(detector, said):
     assert said in show_recognition(recognition).notes[0]
 
 
-def test_words_at_boxes_stay_inside_the_photo_and_cover_no_others():
-    boxes = [[0, 0, 30, 30], [10, 4, 40, 40], [140, 0, 160, 40], [0, 60, 30, 100]]
+@pytest.mark.parametrize(
+    ("boxes", "sides", "worded"),
+    [
+        ([[0, 0, 30, 30], [55, 4, 90, 40], [140, 0, 160, 40]], ["left", "left", "right"], [True, True, True]),
+        # The first's words would lie over the number of the second, of the third.
+        ([[0, 0, 30, 30], [48, 4, 90, 40], [0, 60, 30, 100]], ["left"] * 3, [False, True, True]),
+        ([[20, 50, 60, 90], [90, 0, 120, 20], [60, 55, 150, 90]], ["left"] * 3, [False, True, True]),
+    ],
+)
+def test_words_at_boxes_stay_inside_the_photo_and_cover_neither_others_words_nor_numbers(
+    boxes, sides, worded
+):
     items = [item(number, "unknown") | {"box": box} for number, box in enumerate(boxes, start=1)]
     shown = show_recognition(make_recognition(*items)).items
-    assert [one.worded for one in shown] == [True, False, True, True]
-    assert [one.side for one in shown] == ["left", "left", "right", "left"]
+    assert [one.side for one in shown] == sides
+    assert [one.worded for one in shown] == worded
 
 
 def test_a_recognition_that_is_not_there_is_a_404(manager):
