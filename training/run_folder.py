@@ -139,9 +139,9 @@ class RunFolder:
         named = list(pictures)
         shown = "".join(f"\n  {name}" for name in named[:NAMED_PICTURES])
         more = f"\n  and {len(named) - NAMED_PICTURES} more" if len(named) > NAMED_PICTURES else ""
-        terms = ", ".join(f"{name} {float(value):g}" for name, value in parts.items())
+        terms = ", ".join(f"{name} {value.item():g}" for name, value in parts.items())
         raise TrainingStopped(
-            f"step {step}: found a loss of {float(loss):g} ({terms}). {self.last_good()} The batch was:{shown}{more}"
+            f"step {step}: found a loss of {loss.item():g} ({terms}). {self.last_good()} The batch was:{shown}{more}"
         )
 
 

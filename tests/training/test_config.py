@@ -1,0 +1,117 @@
+"""A run's settings: what is written is what is set, and what nobody knows is named with its nearest."""
+
+from pathlib import Path
+
+import pytest
+
+from training.config import ConfigRefused, read_settings, settings_from_dict, settings_to_dict
+from training.settings import EmbedderSettings, GeneratedProducts
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+
+WRITTEN = """
+program = "embedder"
+name = "small"
+out = "runs/small"
+epochs = 2
+batch_size = 8
+[model]
+backbone = { name = "PPLCNet", scale = 0.25 }
+neck = { name = "FC", dimension = 64 }
+head = { name = "ArcMargin" }
+[losses]
+CrossEntropy = { label_smoothing = 0.1 }
+[optimiser]
+learning_rate = 1
+reference_batch = 64
+[data]
+train = [{ kind = "generated", products = 10, views = 4 }]
+augmentation = { kind = "shitu_v2" }
+[evaluation]
+source = { kind = "generated", products = 10 }
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(WRITTEN)
+    return path
+
+
+def test_what_is_written_is_set(file: Path) -> None:
+    settings = read_settings(file)
+    assert isinstance(settings, EmbedderSettings)
+    assert settings.model.backbone.name == "PPLCNet"
+    assert settings.model.backbone.arguments == {"scale": 0.25}
+    assert settings.losses["CrossEntropy"].arguments == {"label_smoothing": 0.1}
+    assert settings.out == Path("runs/small")
+    assert settings.optimiser.learning_rate == 1.0
+
+
+def test_an_override_goes_over_the_file_into_tables_and_lists(file: Path) -> None:
+    overrides = ["epochs=7", "data.train.0.rate=4", "model.backbone.scale=0.5", "out=runs/else where"]
+    settings = read_settings(file, overrides)
+    assert isinstance(settings, EmbedderSettings)
+    (train,) = settings.data.train
+    assert isinstance(train, GeneratedProducts)
+    assert (settings.epochs, train.rate, settings.model.backbone.arguments["scale"]) == (7, 4.0, 0.5)
+    assert settings.out == Path("runs/else where")
+
+
+def test_settings_come_back_from_what_a_checkpoint_keeps(file: Path) -> None:
+    settings = read_settings(file, ["optimiser.clip_norm=5.0", 'schedule={kind="cosine", warmup_epochs=1}'])
+    assert settings_from_dict(settings_to_dict(settings), "a checkpoint") == settings
+
+
+@pytest.mark.parametrize(
+    ("added", "wanted"),
+    [
+        ("[optimizer]\nlearning_rate = 1", "{file}: unknown key optimizer: did you mean optimiser?"),
+        ("[schedule]\nwarmup_epochs = 5", "{file}: schedule: found no kind"),
+    ],
+)
+def test_a_fault_in_the_file_names_the_file(file: Path, added: str, wanted: str) -> None:
+    file.write_text(WRITTEN + added)
+    with pytest.raises(ConfigRefused) as refused:
+        read_settings(file)
+    assert wanted.format(file=file) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("epoch=3", "-o epoch=3: unknown key epoch: did you mean epochs?"),
+        ("data.train.0.view=3", "data.train.0: unknown key view: did you mean views?"),
+        ("data.train.0.views=x", "data.train.0.views: found 'x'. Input should be a valid integer"),
+        ("data.train.0.kind=drawn", "data.train.0: unknown kind drawn: known are list, folder, generated"),
+        ("data.train.1.views=3", "found '1', wanted 0 to 0"),
+        ("data.train=[]", "data.train: found []"),
+        ("model.backbone.scal=1", "model.backbone: PPLCNet takes no scal: did you mean scale?"),
+        ("model.backbone.scale=big", "PPLCNet's scale is 'big': Input should be a valid number"),
+        ("model.backbone.name=PPLCNetV3", "unknown component PPLCNetV3: did you mean PPLCNetV2?"),
+        ("model.neck.name=Hash", "HashNeck takes no dimension: known are bits."),
+        ("losses.CrossEntropi.weight=1", "unknown loss CrossEntropi: did you mean CrossEntropy?"),
+        ("losses.CrossEntropy.smoothing=1", "CrossEntropy takes no smoothing: did you mean label_smoothing?"),
+        ("losses={}", "found no loss"),
+        ("schedule.kind=piecewise", "schedule.factors: wanted, and not given"),
+        ("optimiser.learning_rate=-1", "optimiser.learning_rate: found -1"),
+        ("epochs=true", "epochs: found True"),
+        ("name=3", "name: found 3"),
+        ("program=embeder", "program: found 'embeder', wanted one of embedder, pair, detector"),
+        ("epochs", "-o epochs: wanted key=value"),
+        ("epochs.more=1", "epochs is 2, which has no keys"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_key_and_nearest(file: Path, override: str, wanted: str) -> None:
+    with pytest.raises(ConfigRefused) as refused:
+        read_settings(file, [override])
+    assert wanted in str(refused.value)
+    assert len(str(refused.value).splitlines()) <= 2
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("epochs = ")
+    with pytest.raises(ConfigRefused, match=r"broken\.toml: cannot be read as TOML"):
+        read_settings(path)
