@@ -1,5 +1,6 @@
 """`/api/v1`: products, their reference images, product sets, catalogue imports."""
 
+import json
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -7,7 +8,7 @@ import django_filters
 from django.conf import settings
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.generics import GenericAPIView
 from rest_framework.parsers import MultiPartParser
@@ -21,12 +22,13 @@ from backend.catalogue.models import BoxSource, Product, ProductSet, ReferenceIm
 from backend.catalogue.selectors import list_products, list_reference_images
 from backend.common.caller import get_caller
 from backend.common.problems import Problem, not_found
+from backend.common.serializers import BoxField, RequestSerializer
 from backend.jobs.api import JobSerializer
 from backend.jobs.services import start_job
 
 
-class ProductSerializer(serializers.ModelSerializer):
-    """A product, in and out."""
+class ProductSerializer(RequestSerializer, serializers.ModelSerializer):
+    """A product, in and out. What it has none of is null, as in answers."""
 
     class Meta:
         model = Product
@@ -35,16 +37,31 @@ class ProductSerializer(serializers.ModelSerializer):
             "state", "created_at", "updated_at",
         ]  # fmt: skip
         # The SKU's uniqueness is the service's to check, with everything else that a model knows.
-        extra_kwargs: ClassVar[dict[str, Any]] = {"sku": {"validators": []}}
+        extra_kwargs: ClassVar[dict[str, Any]] = {
+            "sku": {"validators": []},
+            "gtin": {"allow_null": True},
+            "currency": {"allow_null": True},
+        }
 
     def validate_attributes(self, attributes: Any) -> Any:
         if not isinstance(attributes, dict):
-            raise serializers.ValidationError("an object is wanted")
+            raise serializers.ValidationError(f"found {json.dumps(attributes)[:60]}, an object is wanted")
         return attributes
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return attrs | {name: "" for name in self.nullable if name in attrs and attrs[name] is None}
+
+    def to_representation(self, instance: Product) -> dict[str, Any]:
+        shown: dict[str, Any] = super().to_representation(instance)
+        return shown | {name: shown[name] or None for name in self.nullable}
+
+    nullable = ("gtin", "currency")
 
 
 class ReferenceImageSerializer(serializers.ModelSerializer):
     """A picture of a product, out."""
+
+    box = BoxField(allow_null=True, read_only=True)
 
     class Meta:
         model = ReferenceImage
@@ -55,7 +72,7 @@ class ReferenceImageSerializer(serializers.ModelSerializer):
         read_only_fields = fields
 
 
-class NewReferenceImageSerializer(serializers.Serializer):
+class NewReferenceImageSerializer(RequestSerializer):
     # An empty file is refused as a picture, with its own word.
     image = serializers.FileField(allow_empty_file=True, help_text="JPEG, PNG or WebP")
     x1 = serializers.FloatField(required=False)
@@ -71,14 +88,14 @@ class NewReferenceImageSerializer(serializers.Serializer):
         return attrs
 
 
-class BoxSerializer(serializers.Serializer):
-    box = serializers.ListField(
-        child=serializers.FloatField(), min_length=4, max_length=4, allow_null=True,
+class MainBodySerializer(RequestSerializer):
+    box = BoxField(
+        allow_null=True,
         help_text="x1, y1, x2, y2 in pixels of the stored picture; null asks for a new proposal",
-    )  # fmt: skip
+    )
 
 
-class ProductSetSerializer(serializers.ModelSerializer):
+class ProductSetSerializer(RequestSerializer, serializers.ModelSerializer):
     n_products = serializers.IntegerField(source="products.count", read_only=True)
 
     class Meta:
@@ -87,7 +104,14 @@ class ProductSetSerializer(serializers.ModelSerializer):
         extra_kwargs: ClassVar[dict[str, Any]] = {"slug": {"validators": []}}
 
 
-class MembersSerializer(serializers.Serializer):
+class ProductSetNameSerializer(ProductSetSerializer):
+    """A new name; the slug stays, and may be sent along."""
+
+    class Meta(ProductSetSerializer.Meta):
+        read_only_fields: ClassVar[list[str]] = ["slug"]
+
+
+class MembersSerializer(RequestSerializer):
     add = serializers.ListField(
         child=serializers.CharField(), required=False, default=list, max_length=20_000
     )
@@ -96,7 +120,7 @@ class MembersSerializer(serializers.Serializer):
     )
 
 
-class NewImportSerializer(serializers.Serializer):
+class NewImportSerializer(RequestSerializer):
     file = serializers.FileField(help_text="a zip of the folder format")
 
 
@@ -236,10 +260,12 @@ class ReferenceImageView(APIView):
     def get(self, request: Request, sku: str, image_id: int) -> Response:
         return Response(ReferenceImageSerializer(get_reference_image(request, sku, image_id)).data)
 
-    @extend_schema(operation_id="set_main_body", request=BoxSerializer, responses=ReferenceImageSerializer)
+    @extend_schema(
+        operation_id="set_main_body", request=MainBodySerializer, responses=ReferenceImageSerializer
+    )
     def patch(self, request: Request, sku: str, image_id: int) -> Response:
         image = get_reference_image(request, sku, image_id)
-        given = BoxSerializer(data=request.data)
+        given = MainBodySerializer(data=request.data)
         given.is_valid(raise_exception=True)
         image = services.set_main_body(image, given.validated_data["box"], BoxSource.PERSON)
         return Response(ReferenceImageSerializer(image).data)
@@ -298,14 +324,12 @@ class ProductSetView(APIView):
 
     @extend_schema(
         operation_id="rename_product_set",
-        request=inline_serializer("ProductSetName", {"name": serializers.CharField(max_length=100)}),
+        request=ProductSetNameSerializer,
         responses=ProductSetSerializer,
     )
     def patch(self, request: Request, slug: str) -> Response:
         product_set = get_product_set(request, slug)
-        if not isinstance(request.data, dict):
-            raise Problem(HTTPStatus.BAD_REQUEST, "invalid", "an object with the new name is wanted")
-        given = ProductSetSerializer(product_set, data={"name": request.data.get("name")}, partial=True)
+        given = ProductSetNameSerializer(product_set, data=request.data)
         given.is_valid(raise_exception=True)
         given.save()
         return Response(given.data)

@@ -12,6 +12,7 @@ from django.db.models.functions import Upper
 from stdnum import ean
 from stdnum.exceptions import ValidationError as InvalidNumber
 
+from backend.catalogue.currencies import CURRENCIES
 from backend.common.models import TimestampedModel
 
 SKU_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -29,6 +30,16 @@ def validate_gtin(gtin: str) -> None:
             code="gtin",
             params={"gtin": gtin},
         ) from error
+
+
+def validate_currency(currency: str) -> None:
+    """A code of ISO 4217."""
+    if currency not in CURRENCIES:
+        raise ValidationError(
+            "%(currency)r is no currency: a code of ISO 4217 such as EUR is wanted",
+            code="currency",
+            params={"currency": currency},
+        )
 
 
 def _is_storable(value: Any) -> bool:
@@ -60,7 +71,7 @@ class Product(TimestampedModel):
         validators=[
             RegexValidator(
                 rf"^{SKU_PATTERN.pattern}\Z",
-                "letters, digits, '.', '_' and '-' only, the first a letter or digit",
+                "'%(value)s' is no SKU: letters, digits, '.', '_' and '-' are wanted, the first a letter or digit",
             )
         ],
         help_text="Your own code for the product.",
@@ -85,7 +96,7 @@ class Product(TimestampedModel):
     currency = models.CharField(
         max_length=3,
         blank=True,
-        validators=[RegexValidator(r"^[A-Z]{3}\Z", "an ISO 4217 code such as EUR is wanted")],
+        validators=[validate_currency],
     )
     sold_by = models.CharField(max_length=6, choices=SoldBy.choices, default=SoldBy.UNIT)
     attributes = models.JSONField(default=dict, blank=True)

@@ -21,13 +21,14 @@ from backend.checkout.models import Correction, Recognition, RecognitionState
 from backend.checkout.schemas import RecognitionAnswerSerializer
 from backend.checkout.tasks import echo_task
 from backend.common.problems import Problem, not_found
+from backend.common.serializers import BoxField, RequestSerializer
 
 MAX_CANDIDATES = 20
 # Of the multipart form around the picture.
 FORM_BYTES = 10_000
 
 
-class RecognitionRequestSerializer(serializers.Serializer):
+class RecognitionRequestSerializer(RequestSerializer):
     # An empty file is refused as a picture, with its own word.
     image = serializers.FileField(
         allow_empty_file=True, help_text="JPEG, PNG or WebP, up to 20 MB and 50 megapixels"
@@ -38,19 +39,22 @@ class RecognitionRequestSerializer(serializers.Serializer):
     candidates = serializers.IntegerField(required=False, default=5, min_value=1, max_value=MAX_CANDIDATES)
 
 
-class CorrectionRequestSerializer(serializers.Serializer):
+class CorrectionRequestSerializer(RequestSerializer):
     item = serializers.IntegerField(
         required=False, allow_null=True, default=None, min_value=1, max_value=32_767
     )
     sku = serializers.CharField(allow_null=True, help_text="null: this item is not a product")
-    box = serializers.ListField(
-        child=serializers.FloatField(), min_length=4, max_length=4, required=False, allow_null=True, default=None,
-        help_text="of an item that was missed",
-    )  # fmt: skip
+    box = BoxField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="of an item that was missed, in place of `item`",
+    )
 
 
 class CorrectionSerializer(serializers.ModelSerializer):
     item = serializers.IntegerField(source="item.number", allow_null=True, default=None)
+    box = BoxField()
 
     class Meta:
         model = Correction

@@ -243,7 +243,7 @@ def correct(
     """Store what a person says: item -> SKU; item -> not a product (sku None); or a missed item: box and SKU.
 
     Raises:
-        Problem: 400, unknown item or SKU, or neither item nor box; 409, the recognition is not done.
+        Problem: 400, unknown item or SKU, or neither or both of item and box; 409, the recognition is not done.
         ValidationError: the box is not inside the query image.
     """
     if recognition.state != RecognitionState.DONE or recognition.answer is None:
@@ -251,6 +251,13 @@ def correct(
             HTTPStatus.CONFLICT,
             "not-done",
             f"the recognition is {recognition.state}, only a done one is corrected",
+        )
+    if item is not None and box is not None:
+        raise Problem(
+            HTTPStatus.BAD_REQUEST,
+            "invalid",
+            f"found item {item} and a box too; one of them is wanted: an item of the recognition, or the box of one"
+            " that was missed",
         )
     product = None
     if sku is not None:

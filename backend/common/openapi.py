@@ -1,4 +1,4 @@
-"""drf-spectacular hook: every operation says that its errors are problem+json."""
+"""drf-spectacular hooks: every operation says that its errors are problem+json, every body that it takes no more."""
 
 from typing import Any
 
@@ -27,4 +27,12 @@ def add_problem_responses(result: dict[str, Any], **_: Any) -> dict[str, Any]:
         for operation in operations.values():
             if isinstance(operation, dict) and "responses" in operation:
                 operation["responses"]["default"] = answer
+    return result
+
+
+def close_requests(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Say of each body that a member it does not name is refused (RequestSerializer)."""
+    for name, schema in result.get("components", {}).get("schemas", {}).items():
+        if name.endswith("Request"):
+            schema["additionalProperties"] = False
     return result

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from django.db import connection
 from django.db.models import Count
 
+from backend.catalogue.models import ReferenceImage
 from backend.gallery.models import (
     LIVE_STATES,
     Embedding,
@@ -74,6 +75,28 @@ def find_model(name: str, **wanted: str) -> InstalledModel | None:
 def get_threshold_set(generation: Generation, strategy: str) -> ThresholdSet | None:
     """The newest of the generation and strategy; None while none is fitted."""
     return generation.threshold_sets.filter(strategy=strategy).order_by("-version").first()
+
+
+class EmbeddingStatus(NamedTuple):
+    """What the generation that answers holds of a reference image."""
+
+    generation: int | None
+    state: EmbeddingState
+    error: str | None
+
+
+def get_embedding_status(image: ReferenceImage) -> EmbeddingStatus:
+    """Embedded means: this very revision can be found. Without a row, or a generation, it is pending."""
+    row = Embedding.objects.filter(
+        generation__state=GenerationState.ACTIVE, reference_image_id=image.pk
+    ).first()
+    if row is None:
+        active = get_active_generation()
+        return EmbeddingStatus(active.pk if active else None, EmbeddingState.PENDING, None)
+    state = EmbeddingState(row.state)
+    if state == EmbeddingState.EMBEDDED and row.revision != image.revision:
+        state = EmbeddingState.PENDING
+    return EmbeddingStatus(row.generation_id, state, row.error or None)
 
 
 def count_ledger(generation: Generation) -> dict[str, int]:

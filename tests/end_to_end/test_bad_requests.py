@@ -74,10 +74,10 @@ def test_a_form_that_is_not_right_is_refused_with_what_is_wrong(live_service, fa
     assert named in json.dumps(problem).lower()
 
 
-def test_of_two_files_the_last_one_counts(live_service):
-    """As everywhere in forms: a field that comes twice has its last value."""
-    status, answer = post(live_service, part("image", b"no picture", filename="a.jpg") + FORM)
-    assert (status, answer["image"]) == (201, {"width": 160, "height": 120})
+def test_two_pictures_in_one_request_are_refused(live_service):
+    """One of them would go unseen."""
+    status, problem = post(live_service, part("image", PICTURE, filename="a.jpg") + FORM)
+    assert (status, problem["detail"]) == (400, "image: found 2 parts of this name, one is wanted")
 
 
 def test_a_body_without_a_length_is_asked_for_one(live_service):

@@ -95,6 +95,7 @@ def test_what_a_client_really_asks_is_answered_as_the_document_says(document, li
     ask("PATCH", images + "/{image_id}", 200, image, json={"box": [1, 2, 100, 90.5]})
     ask("GET", images + "/{image_id}", 200, image)
     ask("GET", images + "/{image_id}/file", 200, image)
+    ask("GET", images + "/{image_id}/embedding", 200, image)
     ask("POST", f"{api}/product-sets", 201, json={"slug": slug, "name": "Documented"})
     ask("GET", f"{api}/product-sets", 200)
     members = f"{api}/product-sets/{{slug}}/products"

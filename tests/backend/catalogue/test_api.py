@@ -76,6 +76,86 @@ def test_a_bad_product_is_refused_by_field(api, changes, field):
     assert not Product.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"sku": None}, "sku: found null, a text of 1 to 64 characters is wanted"),
+        (
+            {"sku": "a b"},
+            "sku: 'a b' is no SKU: letters, digits, '.', '_' and '-' are wanted, the first a letter",
+        ),
+        ({"name": ""}, "name: found '', a text of 1 to 200 characters is wanted"),
+        (
+            {"name": "x" * 201},
+            "name: found a text of 201 characters, a text of 1 to 200 characters is wanted",
+        ),
+        ({"name": {"en": "Apple"}}, "name: found an object, a text of 1 to 200 characters is wanted"),
+        ({"name": "nul \0"}, "name: found a NUL character in the text, a text without one is wanted"),
+        ({"price": "cheap"}, "price: found 'cheap', a number of at least 0 with at most 10 digits before"),
+        ({"price": -1}, "price: found -1, a number of at least 0 with at most 10 digits before"),
+        ({"price": "1.999"}, "price: found '1.999', a number of at least 0 with at most 10 digits before"),
+        ({"currency": "XXX"}, "currency: 'XXX' is no currency: a code of ISO 4217 such as EUR is wanted"),
+        ({"currency": "eur"}, "currency: 'eur' is no currency"),
+        ({"sold_by": "dozen"}, "sold_by: found 'dozen', one of 'unit', 'weight' is wanted"),
+        ({"attributes": [1]}, "attributes: found [1], an object is wanted"),
+        ({"nmae": "Apple"}, "nmae: there is no such member; did you mean 'name'? known are sku, gtin, name,"),
+        ({"zzz": 1}, "zzz: there is no such member; known are sku,"),
+    ],
+)
+def test_a_refusal_names_what_was_found_and_what_is_wanted(api, changes, detail):
+    answer = api.post("/api/v1/products", {"sku": "A", "name": "Apple"} | changes, "json")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+    assert answer.json()["detail"].startswith(detail)
+
+
+def test_a_body_that_is_no_object_and_a_missing_member_are_named(api):
+    assert (
+        api.post("/api/v1/products", [1], "json").json()["detail"] == "found a JSON list, an object is wanted"
+    )
+    found = api.post("/api/v1/products", {"name": "Apple"}, "json").json()
+    assert found["detail"] == "sku: found nothing, a text of 1 to 64 characters is wanted"
+    found = api.post("/api/v1/product-sets", {"slug": "a b", "name": "A"}, "json").json()
+    wanted = "a text of letters, digits, '-' and '_' of at most 64 characters"
+    assert found["detail"] == f"slug: found 'a b', {wanted} is wanted"
+
+
+def test_what_a_product_has_none_of_is_null_and_null_is_taken(api):
+    made = api.post("/api/v1/products", {"sku": "A", "name": "Apple"}, "json").json()
+    assert (made["gtin"], made["currency"], made["price"]) == (None, None, None)
+    full = {"gtin": "4006381333931", "price": "1.00", "currency": "EUR"}
+    assert api.patch("/api/v1/products/A", full, "json").json()["gtin"] == "4006381333931"
+    # A program may send back what it read, with its read-only members.
+    again = api.patch("/api/v1/products/A", made, "json")
+    assert (again.status_code, again.json()["gtin"], again.json()["currency"]) == (200, None, None)
+    assert Product.objects.get().gtin == ""
+
+
+def test_boxes_are_told_to_a_tenth_of_a_pixel(api):
+    make_product("A")
+    url = "/api/v1/products/A/reference-images"
+    sides = {"x1": 1.23456, "y1": 2.98765, "x2": 30.55555, "y2": 40}
+    made = api.post(url, {"image": picture(make_picture()), **sides}, "multipart").json()
+    assert made["box"] == [1.2, 3.0, 30.6, 40.0]
+    refused = api.patch(f"{url}/{made['id']}", {"box": [1, 2, "wide", 4]}, "json").json()
+    assert refused["detail"] == "box: 2: found 'wide', a number is wanted"
+    refused = api.patch(f"{url}/{made['id']}", {"box": [1, 2, 3]}, "json").json()
+    assert refused["detail"] == "box: found a list of 3, a list of 4, each a number, or null is wanted"
+
+
+def test_a_part_that_comes_twice_or_is_unknown_is_refused(api):
+    make_product("A")
+    url = "/api/v1/products/A/reference-images"
+    two = {"image": [picture(make_picture(0)), picture(make_picture(1))]}
+    assert (
+        api.post(url, two, "multipart").json()["detail"] == "image: found 2 parts of this name, one is wanted"
+    )
+    odd = api.post(url, {"image": picture(make_picture()), "x_1": 3}, "multipart")
+    assert odd.json()["detail"].startswith("x_1: there is no such member; did you mean 'x1'?")
+    text = api.post(url, {"image": "p.jpg"}, "multipart")
+    assert text.json()["detail"] == "image: found 'p.jpg', a file is wanted"
+    assert not ReferenceImage.objects.exists()
+
+
 def test_pictures_come_with_their_box_and_can_be_corrected(api):
     make_product("A")
     url = "/api/v1/products/A/reference-images"

@@ -14,6 +14,7 @@ from backend.catalogue.selectors import ActiveProduct, get_active_products
 from backend.catalogue.services import change_product_set
 from backend.checkout import admission, services
 from backend.checkout.answers import make_answer
+from backend.checkout.api import CorrectionSerializer
 from backend.checkout.models import RecognisedItem, Recognition, RecognitionState
 from backend.checkout.outcomes import end, store_answer, store_queued
 from backend.checkout.recogniser import Found, Serving
@@ -34,6 +35,17 @@ pytestmark = pytest.mark.django_db
 def media(settings, tmp_path):
     settings.MEDIA_ROOT = tmp_path
     return tmp_path
+
+
+def test_a_correction_names_an_item_or_a_box_and_not_both(serving):
+    recognition = Recognition.objects.create(
+        state=RecognitionState.DONE, answer={"image": {"width": 100, "height": 100}}
+    )
+    make_product("A")
+    with pytest.raises(Problem, match="found item 1 and a box too; one of them is wanted"):
+        services.correct(recognition, made_by="till", item=1, sku="A", box=[1, 2, 30, 40])
+    missed = services.correct(recognition, made_by="till", item=None, sku="A", box=[1.234, 2, 30, 40])
+    assert CorrectionSerializer(missed).data["box"] == [1.2, 2.0, 30.0, 40.0]
 
 
 def queued(age: timedelta = timedelta(0), **changes) -> Recognition:

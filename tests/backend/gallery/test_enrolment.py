@@ -5,6 +5,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from django.utils import timezone
+from rest_framework.test import APIClient
 
 from backend.catalogue.models import BoxSource, Product, ReferenceImage
 from backend.catalogue.services import add_reference_image, set_main_body
@@ -15,7 +16,7 @@ from backend.gallery.models import Embedding, EmbeddingState, Generation
 from backend.gallery.selectors import count_ledger
 from recognition import images
 from recognition.errors import GalleryUnavailable
-from tests.backend.factories import make_picture, make_product
+from tests.backend.factories import make_device, make_picture, make_product
 
 
 def add(seed: int = 0, sku: str = "A", **options) -> ReferenceImage:
@@ -46,6 +47,23 @@ def test_a_picture_is_embedded_as_the_model_embeds_its_crop(generation):
     assert (entry.hash_code != wanted.hash_codes[0]).sum() == 0
     assert (entry.product_id, entry.revision) == (image.product_id, 1)
     assert enrol(generation) == 0
+
+
+def test_a_device_learns_when_a_picture_can_be_found(generation):
+    image = add(box=(20, 10, 120, 110))
+    api = APIClient(headers=make_device()[1])
+    url = f"/api/v1/products/A/reference-images/{image.pk}/embedding"
+    answer = {"generation": generation.pk, "state": "pending", "error": None}
+    assert api.get(url).json() == answer
+    enrol(generation)
+    assert api.get(url).json() == answer | {"state": "embedded"}
+    set_main_body(image, (60, 40, 150, 110), BoxSource.PERSON)
+    assert api.get(url).json() == answer | {"state": "pending"}
+    Embedding.objects.update(state=EmbeddingState.FAILED, error="too small")
+    assert api.get(url).json() == answer | {"state": "failed", "error": "too small"}
+    Generation.objects.update(state="retired")
+    assert api.get(url).json() == {"generation": None, "state": "pending", "error": None}
+    assert api.get(url.replace("/A/", "/B/")).status_code == 404
 
 
 def test_without_a_detector_the_whole_picture_is_the_main_body(generation):
