@@ -12,7 +12,9 @@ from django.contrib.auth.models import Group, User
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.formats import date_format
 from django.utils.html import format_html
+from django.utils.timezone import localtime
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import action, display
@@ -188,6 +190,10 @@ class AuditLogAdmin(ModelAdmin, LogEntryAdmin):
     @display(description="Action", ordering="action")
     def shown_action(self, entry: LogEntry) -> str:
         return label(entry.get_action_display())
+
+    @display(description="Created", ordering="timestamp")
+    def created(self, entry: LogEntry) -> str:
+        return date_format(localtime(entry.timestamp), "j M Y, H:i:s")
 
     @display(description="Changes")
     def shown_changes(self, entry: LogEntry) -> str:

@@ -73,10 +73,10 @@ class ProductForm(forms.ModelForm):
         if self.instance.pk and "product_sets" in self.fields:
             self.initial["product_sets"] = list(self.instance.product_sets.all())
 
-    def _post_clean(self) -> None:
-        """Here, as the model's own rules are asked only now: no page can fill in files again after an error."""
-        super()._post_clean()
-        n_chosen = len(self.cleaned_data.get("pictures") or [])
+    def full_clean(self) -> None:
+        """After all rules, the model's too: no page can fill in files again when something is wrong."""
+        super().full_clean()
+        n_chosen = len(self.cleaned_data.get("pictures") or []) if self.is_bound else 0
         if self.errors and n_chosen:
             one = n_chosen == 1
             self.add_error(

@@ -1,5 +1,6 @@
 """Recognising a photo, and looking at recognitions: the photo with its boxes, and what was said of them."""
 
+from dataclasses import replace
 from datetime import timedelta
 from threading import Lock
 from typing import Any
@@ -175,10 +176,14 @@ class RecognitionAdmin(ReadOnlyAdmin):
             if problem is None:
                 raise
             return problem_response(problem)
-        assert recognition.answer is not None  # it is done
-        metrics.observe_answer(recognition.answer)
+        answer = recognition.answer
+        assert answer is not None  # it is done
+        metrics.observe_answer(answer)
         recognition = Recognition.objects.select_related("threshold_set").get(pk=recognition.pk)
-        context = self._result_context(request, show_recognition(recognition))
+        shown = show_recognition(recognition)
+        if answer["models"]["detector"] is None:
+            shown = replace(shown, notes=())  # the page said it before the photo was sent
+        context = self._result_context(request, shown)
         return JsonResponse(
             {
                 "html": render_to_string("checkout/result.html", context, request),
@@ -384,7 +389,8 @@ class CorrectionAdmin(ReadOnlyAdmin):
     def crop_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         check_permission(request, "checkout.view_correction")
         correction = get_object_or_404(Correction.objects.select_related("recognition"), pk=pk)
-        return _private_jpeg(_decode_small(correction.recognition, CROPPED_FROM_SIDE).crop(correction.box))
+        x1, y1, x2, y2 = correction.box
+        return _private_jpeg(_decode_small(correction.recognition, CROPPED_FROM_SIDE).crop((x1, y1, x2, y2)))
 
     @action(
         description="Taken for each other",

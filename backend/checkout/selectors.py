@@ -43,8 +43,8 @@ def list_confusions(limit: int) -> list[Confusion]:
         .annotate(
             answered_name=Max("item__name"),
             answered_id=Max("item__product"),
-            name=Max("product__name"),
-            product_id=Max("product"),
+            really_name=Max("product__name"),
+            really_id=Max("product"),
             n=Count("pk"),
             last=Max("created_at"),
         )
@@ -56,8 +56,8 @@ def list_confusions(limit: int) -> list[Confusion]:
             row["answered_name"],
             row["answered_id"],
             row["sku"],
-            row["name"],
-            row["product_id"],
+            row["really_name"],
+            row["really_id"],
             row["n"],
             row["last"],
         )

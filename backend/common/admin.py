@@ -1,5 +1,6 @@
 """What the admin pages of several apps share: read-only pages, private files, the history out of the audit log."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.db.models.fields.files import FieldFile
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
@@ -73,6 +74,35 @@ def private_file(file: FieldFile, content_type: str, *, kept: timedelta) -> File
 def counted(n: int, noun: str) -> str:
     """A number and its noun: "1 picture", "2 pictures"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def facts(values: Mapping[str, Any]) -> SafeString | str:
+    """What a row holds as JSON, as names and values; what lies deeper, on one line."""
+    if not values:
+        return "-"
+    listed = format_html_join(
+        "",
+        "<div><dt>{}</dt><dd>{}</dd></div>",
+        ((name.replace("_", " ").capitalize(), _on_one_line(value)) for name, value in values.items()),
+    )
+    return format_html('<dl class="ck-facts">{}</dl>', listed)
+
+
+def _on_one_line(value: Any) -> str:
+    if value in (None, "", [], {}):
+        return "-"
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case dict():
+            return ", ".join(
+                f"{name.replace('_', ' ')} {_on_one_line(inner)}" for name, inner in value.items()
+            )
+        case list():
+            return ", ".join(_on_one_line(inner) for inner in value)
+    return str(value)
 
 
 def label(text: str, kind: str = "") -> SafeString:

@@ -16,7 +16,7 @@ from unfold.decorators import display
 
 from backend.catalogue.admin import ProductAdmin, ReferenceImageAdmin, ShownPicture, thumbnail_url
 from backend.catalogue.models import Product, ReferenceImage
-from backend.common.admin import ReadOnlyAdmin, counted, label
+from backend.common.admin import ReadOnlyAdmin, counted, facts, label
 from backend.gallery.models import (
     Embedding,
     EmbeddingState,
@@ -27,6 +27,7 @@ from backend.gallery.models import (
 )
 from backend.gallery.selectors import count_ledger, get_active_generation
 from backend.gallery.services import try_again
+from recognition.index import IndexSettings
 
 STATE_LABELS = {
     EmbeddingState.EMBEDDED: "success",
@@ -170,13 +171,21 @@ class InstalledModelAdmin(ReadOnlyAdmin):
     list_display = ["name", "version", "task", "shown_use", "created_at"]
     list_filter = [("task", ChoicesDropdownFilter)]
     list_filter_submit = True
-    fields = ["name", "version", "task", "shown_use", "sha256", "created_at", "card"]
+    fieldsets = [
+        ("Model", {"fields": [("name", "version"), ("task", "shown_use"), "sha256", "created_at"]}),
+        ("Card", {"fields": ["shown_card"]}),
+    ]
+    readonly_fields = ["shown_use", "shown_card"]
     list_before_template = "gallery/models_note.html"
 
     @display(description="In use")
     def shown_use(self, model: InstalledModel) -> SafeString | str:
         uses = model.is_active or model.generations.filter(state=GenerationState.ACTIVE).exists()
         return label("in use", "success") if uses else "-"
+
+    @display(description="Card")
+    def shown_card(self, model: InstalledModel) -> SafeString | str:
+        return facts(model.card)
 
 
 class ShownThresholds:
@@ -224,9 +233,9 @@ class GenerationAdmin(ReadOnlyAdmin):
             "Generation",
             {"fields": [("shown_state", "activated_at"), "shown_ledger", ("embedder", "detector")]},
         ),
-        ("Gallery", {"fields": [("shown_index", "crop_margin"), "collection", "evaluation"]}),
+        ("Gallery", {"fields": [("shown_index", "crop_margin"), "collection", "shown_evaluation"]}),
     ]  # fmt: skip
-    readonly_fields = ["shown_state", "shown_ledger", "shown_index", "activated_at"]
+    readonly_fields = ["shown_state", "shown_ledger", "shown_index", "shown_evaluation", "activated_at"]
     inlines = [ThresholdSetInline]
 
     @display(description="State", ordering="state")
@@ -236,8 +245,12 @@ class GenerationAdmin(ReadOnlyAdmin):
 
     @display(description="Index")
     def shown_index(self, generation: Generation) -> str:
-        parameters = [f"{name} {value}" for name, value in generation.index.items() if name != "type"]
-        return ", ".join([str(generation.index.get("type", "?")), *parameters])
+        index = IndexSettings.from_dict(generation.index)
+        return ", ".join([index.type, *(f"{name} {value}" for name, value in index.build_parameters.items())])
+
+    @display(description="Evaluation")
+    def shown_evaluation(self, generation: Generation) -> SafeString | str:
+        return facts(generation.evaluation)
 
     @display(description="Pictures")
     def shown_ledger(self, generation: Generation) -> SafeString:
@@ -302,6 +315,10 @@ class ThresholdSetAdmin(ShownThresholds, ReadOnlyAdmin):
     fieldsets = [
         ("Threshold set", {"fields": ["generation", ("strategy", "version")]}),
         ("Thresholds", {"fields": THRESHOLDS}),
-        ("How they were fitted", {"fields": ["fit", "created_at"]}),
+        ("How they were fitted", {"fields": ["shown_fit", "created_at"]}),
     ]
-    readonly_fields = [*THRESHOLDS, "created_at"]
+    readonly_fields = [*THRESHOLDS, "shown_fit", "created_at"]
+
+    @display(description="Fit")
+    def shown_fit(self, threshold_set: ThresholdSet) -> SafeString | str:
+        return facts(threshold_set.fit)

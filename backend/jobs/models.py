@@ -19,13 +19,16 @@ class JobState(models.TextChoices):
 FINISHED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
+SUBJECT_LENGTH = 200
+
+
 class Job(TimestampedModel):
     """A piece of long work. `cursor` counts the steps that are over, so that a resumed job does only what is left."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=40)
     subject = models.CharField(
-        max_length=200,
+        max_length=SUBJECT_LENGTH,
         blank=True,
         help_text="What it works on: the name of the file that was sent, or of a folder.",
     )

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from backend.common.audit import acting
 from backend.common.problems import Problem, engine_of
-from backend.jobs.models import FINISHED, Job, JobState
+from backend.jobs.models import FINISHED, SUBJECT_LENGTH, Job, JobState
 
 LEASE = timedelta(seconds=60)
 SAVE_EVERY_SECONDS = 1.0
@@ -97,7 +97,7 @@ def start_job(
     """Write the job's row and, once it is committed, call a worker."""
     job = Job(kind=kind, parameters=parameters or {}, asked_by=asked_by, device_id=device_id)
     if file is not None:
-        job.subject = (file.name or "")[-Job._meta.get_field("subject").max_length :]
+        job.subject = (file.name or "")[-SUBJECT_LENGTH:]
         job.file.save(f"{job.id}.zip", file, save=False)
     job.save()
     _call_worker(job)

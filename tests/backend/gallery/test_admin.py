@@ -124,6 +124,27 @@ def test_nothing_of_the_gallery_is_edited_by_hand(generation):
     assert operator.post(url, {"collection": "other"}).status_code == 403
 
 
+def test_what_is_stored_as_json_is_read_as_names_and_values(generation):
+    operator = make_staff("operator", "operator")
+    model = generation.embedder
+    model.card = {"embedding_dimension": 512, "input": {"width": 224, "height": 224}, "licence": None}
+    model.save()
+    fitted = ThresholdSet.objects.create(
+        generation=generation, strategy="hash", version=1, recognised=0.8, margin=0.1, unknown=0.3,
+        fit={"method": "leave one out", "automatic": True, "rank_1": 0.787234},
+    )  # fmt: skip
+    for row, told in (
+        (model, ["<dt>Embedding dimension</dt><dd>512</dd>", "<dd>width 224, height 224</dd>"]),
+        (fitted, ["<dt>Automatic</dt><dd>yes</dd>", "<dt>Rank 1</dt><dd>0.7872</dd>"]),
+        (generation, ["HNSW, M 32, efConstruction 200"]),
+    ):
+        page = operator.get(
+            reverse(f"admin:gallery_{row._meta.model_name}_change", args=[row.pk])
+        ).content.decode()
+        assert [text for text in told if text not in page] == []
+        assert "nlist" not in page
+
+
 def test_a_manager_reads_generations_and_no_operators_page(manager, generation):
     page(manager, "gallery_generation_change", generation.pk)
     for name in (

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from backend.catalogue.imports import IMPORT_KIND, import_folder
 from backend.common.problems import Problem
-from backend.jobs.models import Job, JobState
+from backend.jobs.models import SUBJECT_LENGTH, Job, JobState
 from backend.jobs.services import Progress as JobProgress
 
 
@@ -23,7 +23,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         job = Job.objects.create(
             kind=IMPORT_KIND,
-            subject=options["folder"].resolve().name[-200:],
+            subject=options["folder"].resolve().name[-SUBJECT_LENGTH:],
             asked_by="command",
             state=JobState.RUNNING,
             started_at=timezone.now(),
