@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-# Symmetric: -128 is left out, so that a value and its negative are equally exact.
+# Symmetric: a value and its negative are equally exact. Weights leave -128 out; activations below their range take it.
 LARGEST_SIGNED, LARGEST_UNSIGNED = 127, 255
 # A tensor or channel of zeros alone has some scale.
 LEAST_SCALE = 1e-8
@@ -26,7 +26,7 @@ class Range:
 
     Attributes:
         largest: the largest magnitude, above 0.
-        signed: whether there are values below 0: int8 -127..127, else uint8 0..255.
+        signed: whether there are values below 0: int8, `largest` being 127; else uint8, 255.
     """
 
     largest: float
@@ -87,30 +87,34 @@ def with_int8_layers(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onn
 
     Args:
         model: float, opset 13 or later.
-        ranges: of activations, by the name of the tensor. Layers whose activation is not among them stay float.
+        ranges: of the activations that layers map, by the name of the layer's weights. Layers that are not among them
+            stay float.
     """
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
     graph = quantised.graph
     constants = {one.name: one for one in graph.initializer}
     layers = {
-        layer.node.output[0]: layer for layer in quantisable_layers(quantised) if layer.activation in ranges
+        layer.node.output[0]: layer for layer in quantisable_layers(quantised) if layer.weight in ranges
     }
     nodes: list[NodeProto] = []
-    pairs: dict[str, str] = {}  # tensor -> what its pair gives
+    pairs: dict[
+        tuple[str, Range], str
+    ] = {}  # what the pair of an activation gives; layers of one range share it
+    restored: dict[str, str] = {}  # likewise of weights
     for node in graph.node:
         layer = layers.get(node.output[0])
         if layer is not None:
-            activation, weight = layer.activation, layer.weight
-            if activation not in pairs:
-                nodes += _activation_pair(graph, activation, ranges[activation])
-                pairs[activation] = nodes[-1].output[0]
-            if weight not in pairs:
-                nodes += _weight_half(graph, constants[weight])
-                pairs[weight] = nodes[-1].output[0]
-            node.input[0], node.input[1] = pairs[activation], pairs[weight]
+            key = layer.activation, ranges[layer.weight]
+            if key not in pairs:
+                nodes += _activation_pair(graph, *key, number=len(pairs))
+                pairs[key] = nodes[-1].output[0]
+            if layer.weight not in restored:
+                nodes += _weight_half(graph, constants[layer.weight])
+                restored[layer.weight] = nodes[-1].output[0]
+            node.input[0], node.input[1] = pairs[key], restored[layer.weight]
         nodes.append(node)
-    unused = {layer.weight for layer in layers.values()} - {name for node in nodes for name in node.input}
+    unused = set(restored) - {name for node in nodes for name in node.input}
     kept = [one for one in graph.initializer if one.name not in unused]
     for held, new in ((graph.node, nodes), (graph.initializer, kept)):
         copies = [type(one).FromString(one.SerializeToString()) for one in new]
@@ -119,10 +123,11 @@ def with_int8_layers(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onn
     return quantised
 
 
-def _activation_pair(graph: onnx.GraphProto, tensor: str, found: Range) -> list[NodeProto]:
+def _activation_pair(graph: onnx.GraphProto, tensor: str, found: Range, *, number: int) -> list[NodeProto]:
+    name = f"{tensor}_{number}"
     zero = np.array(0, np.int8 if found.signed else np.uint8)
-    scale, zero_point = _constants(graph, tensor, np.array(found.scale, np.float32), zero)
-    quantised, restored = f"{tensor}_quantised", f"{tensor}_restored"
+    scale, zero_point = _constants(graph, name, np.array(found.scale, np.float32), zero)
+    quantised, restored = f"{name}_quantised", f"{name}_restored"
     return [
         helper.make_node("QuantizeLinear", [tensor, scale, zero_point], [quantised], quantised),
         helper.make_node("DequantizeLinear", [quantised, scale, zero_point], [restored], restored),
