@@ -1,7 +1,7 @@
 """From settings to networks, and from networks to the cards that say how pictures become their input."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from training.models.efficientnet_lite import EfficientNetLiteBackbone
 from training.models.embedder import IMAGENET, EmbedderModel
 from training.models.picodet import PicoDet
 from training.pdparams import read_pdparams
+from training.quantisation.pact import with_pact
 from training.settings import (
     DetectorChoice,
     DetectorSettings,
@@ -36,6 +37,8 @@ from training.settings import (
     PairSettings,
     StartChoice,
 )
+
+Network = TypeVar("Network", bound=nn.Module)
 
 VERSION = "1"
 MINIMUM_SIDE_PIXELS = 16
@@ -107,6 +110,11 @@ def start(network: EmbedderModel | PicoDet, choice: StartChoice | None) -> str:
     return f"weights of {choice.model} from {choice.weights}"
 
 
+def learning_int8(network: Network, settings: EmbedderSettings | DetectorSettings) -> Network:
+    """The network as the run trains it: itself, or the copy that computes with rounded values if it shall be int8."""
+    return with_pact(network) if settings.quantise == "pact" else network
+
+
 def _start_from_checkpoint(network: nn.Module, path: Path) -> str:
     weights = inference_weights(load(path))
     own = network.state_dict()
@@ -139,6 +147,8 @@ def open_embedder_checkpoint(path: Path) -> tuple[EmbedderModel, EmbedderSetting
     if isinstance(settings, DetectorSettings):
         raise CheckpointRefused(f"{path}: is of a detector, wanted an embedder's.")
     network = build_embedder(settings.model, checkpoint.classes)
+    if isinstance(settings, EmbedderSettings):
+        network = learning_int8(network, settings)
     load_weights(network, inference_weights(checkpoint), str(path))
     return network.eval(), settings, checkpoint
 
@@ -153,7 +163,7 @@ def open_detector_checkpoint(path: Path) -> tuple[PicoDet, DetectorSettings, Che
     settings = settings_from_dict(checkpoint.settings, str(path))
     if not isinstance(settings, DetectorSettings):
         raise CheckpointRefused(f"{path}: is of an embedder, wanted a detector's.")
-    network = build_detector(settings.model, checkpoint.classes)
+    network = learning_int8(build_detector(settings.model, checkpoint.classes), settings)
     load_weights(network, inference_weights(checkpoint), str(path))
     return network.eval(), settings, checkpoint
 

@@ -493,9 +493,15 @@ class Run(Table):
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class EmbedderSettings(Run):
-    """`training.train_embedder`: embedders, and hash embedders."""
+    """`training.train_embedder`: embedders, and hash embedders.
+
+    Attributes:
+        quantise: pact trains the network to be int8 (`training.quantisation.pact`); it wants trained weights to start
+            from. None leaves it float.
+    """
 
     program: Literal["embedder"]
+    quantise: Literal["pact"] | None = None
     input: EmbedderInput = field(default_factory=EmbedderInput)
     model: EmbedderChoice
     losses: Losses
@@ -525,9 +531,14 @@ class PairSettings(Run):
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class DetectorSettings(Run):
-    """`training.train_detector`."""
+    """`training.train_detector`.
+
+    Attributes:
+        quantise: as for EmbedderSettings.
+    """
 
     program: Literal["detector"]
+    quantise: Literal["pact"] | None = None
     input: DetectorInput = field(default_factory=DetectorInput)
     model: DetectorChoice = field(default_factory=DetectorChoice)
     averaging: Averaging | None = None

@@ -31,7 +31,7 @@ from training.data.samplers import ShuffledSampler
 from training.distributed import Process, mean_over_processes, wrapped
 from training.losses.detection import PicoDetLoss
 from training.models.embedder import IMAGENET
-from training.networks import build_detector, detector_card, start
+from training.networks import build_detector, detector_card, learning_int8, start
 from training.optimiser import autocast, build_optimiser, build_scaler, set_learning_rate, take_step
 from training.run_folder import RunFolder, Watch, watched_batches
 from training.schedule import learning_rate_factor, scaled_learning_rate
@@ -73,7 +73,7 @@ def train_detector(
     origin = (
         start(network, settings.model.start_from) if before is None else f"resumed after step {before.step}"
     )
-    network.to(process.device)
+    network = learning_int8(network, settings).to(process.device)
     card = detector_card(settings)
     losses = PicoDetLoss(mean_over_processes=mean_over_processes)
     optimiser = build_optimiser(network, settings.optimiser)

@@ -24,7 +24,7 @@ from training.config import settings_to_dict
 from training.curves import EPOCH
 from training.data.datasets import EmbedderDataset
 from training.distributed import Process, wrapped
-from training.networks import build_embedder, build_losses, embedder_card, start
+from training.networks import build_embedder, build_losses, embedder_card, learning_int8, start
 from training.optimiser import autocast, build_optimiser, build_scaler, set_learning_rate, take_step
 from training.retrieval import evaluate_embedder
 from training.run_folder import RunFolder, Watch, watched_batches
@@ -66,7 +66,7 @@ def train_embedder(
     origin = (
         start(network, settings.model.start_from) if before is None else f"resumed after step {before.step}"
     )
-    network.to(process.device)
+    network = learning_int8(network, settings).to(process.device)
     card = embedder_card(settings, network)
     losses = build_losses(settings.losses, LOSSES).to(process.device)
     optimiser = build_optimiser(network, settings.optimiser)
