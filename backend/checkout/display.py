@@ -217,22 +217,27 @@ def _lay_out_words(
         badges: of each box its number, or "missed", which always stands there; as WORDS.
         ratio: the photo's width by its height.
     """
-    sides = ["right" if left + WORDS[0] > 100 else "left" for left, *_ in places]
 
-    def at_corner(number: int, extent: tuple[float, float]) -> tuple[float, float, float, float]:
+    def at_corner(number: int, side: str, extent: tuple[float, float]) -> tuple[float, float, float, float]:
         left, top, width, _ = places[number]
-        start = left + width - extent[0] if sides[number] == "right" else left
+        start = left + width - extent[0] if side == "right" else left
         return start, top, start + extent[0], top + extent[1] * ratio
 
-    taken = [at_corner(number, badge) for number, badge in enumerate(badges)]
-    worded = []
-    for number in range(len(places)):
-        words = at_corner(number, WORDS)
-        fits = not any(_overlap(words, other) for place, other in enumerate(taken) if place != number)
-        if fits:
-            taken[number] = words
-        worded.append(fits)
-    return list(zip(sides, worded, strict=True))
+    # Where they stay inside the photo, from the left; where others are in the way, perhaps from the right.
+    preferred = ["right" if left + WORDS[0] > 100 else "left" for left, *_ in places]
+    taken = [at_corner(number, preferred[number], badge) for number, badge in enumerate(badges)]
+    laid_out = []
+    for number, first in enumerate(preferred):
+        for side in (first, "left" if first == "right" else "right"):
+            words = at_corner(number, side, WORDS)
+            inside = words[0] >= 0 and words[2] <= 100
+            if inside and not any(_overlap(words, one) for one in (*taken[:number], *taken[number + 1 :])):
+                taken[number] = words
+                laid_out.append((side, True))
+                break
+        else:
+            laid_out.append((first, False))
+    return laid_out
 
 
 def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:

@@ -425,7 +425,12 @@ def test_when_the_whole_photo_was_taken_the_answer_says_why(detector, said):
         ([[0, 0, 30, 30], [55, 4, 90, 40], [140, 0, 160, 40]], ["left", "left", "right"], [True, True, True]),
         # The first's words would lie over the number of the second, of the third.
         ([[0, 0, 30, 30], [48, 4, 90, 40], [0, 60, 30, 100]], ["left"] * 3, [False, True, True]),
-        ([[20, 50, 60, 90], [90, 0, 120, 20], [60, 55, 150, 90]], ["left"] * 3, [False, True, True]),
+        # There is room on its other side.
+        (
+            [[20, 50, 60, 90], [90, 0, 120, 20], [62, 55, 150, 90]],
+            ["right", "left", "left"],
+            [True, True, True],
+        ),
     ],
 )
 def test_words_at_boxes_stay_inside_the_photo_and_cover_neither_others_words_nor_numbers(
