@@ -105,6 +105,38 @@ def test_an_index_has_every_page(folder: Path) -> None:
     assert {*folder.glob("*.md")} - {index} <= linked
 
 
+# --- what is pasted ---------------------------------------------------------------------------------------
+# Of the reader's shell.
+SHELL = {"HOME", "PATH", "PWD", "UID"}
+ASSIGNED = re.compile(r"(?:^|[\s;(])(?:for )?([A-Za-z_]\w*)(?:=| in )", re.M)
+READ = re.compile(r"\$\{?([A-Za-z_]\w*)")
+UPLOADED = re.compile(r"@([\w./-]+)(?=\s|$)", re.M)
+
+
+def shell_blocks(document: Path) -> list[str]:
+    return [block for language, block in FENCE.findall(document.read_text()) if language == "sh"]
+
+
+@each_document
+def test_what_a_command_names_was_made_before(document: Path) -> None:
+    before = ""
+    for block in shell_blocks(document):
+        for line in block.splitlines():
+            before += line + "\n"
+            unset = set(READ.findall(line)) - set(ASSIGNED.findall(before)) - SHELL
+            assert not unset, f"{line}: nothing set {unset}"
+            for path in UPLOADED.findall(line):
+                assert (REPOSITORY / path).exists() or before.count(path) > 1, f"{line}: nothing made {path}"
+
+
+@each_document
+def test_commands_are_those_of_the_checkout(document: Path) -> None:
+    """Pasted beside `make demo`, neither `manage.py` nor a `python` of the system runs."""
+    blocks = [block for language, block in FENCE.findall(document.read_text()) if language in {"", "sh"}]
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert not [line for line in lines if re.match(r"\s*(manage\.py|python3? )", line)]
+
+
 # --- settings ---------------------------------------------------------------------------------------------
 TYPES = {"bool": "flag", "int": "whole number", "float": "number", "str": "text", "list": "list", "db": "URL"}
 # Of the machine, not of Checklane.
