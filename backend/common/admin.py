@@ -77,13 +77,19 @@ def counted(n: int, noun: str) -> str:
 
 
 def facts(values: Mapping[str, Any]) -> SafeString | str:
-    """What a row holds as JSON, as names and values; what lies deeper, on one line."""
+    """What a row holds as JSON, as names and values; what lies deeper, on one line.
+
+    By name, for PostgreSQL keeps no order of them.
+    """
     if not values:
         return "-"
     listed = format_html_join(
         "",
         "<div><dt>{}</dt><dd>{}</dd></div>",
-        ((name.replace("_", " ").capitalize(), _on_one_line(value)) for name, value in values.items()),
+        (
+            (name.replace("_", " ").capitalize(), _on_one_line(value))
+            for name, value in sorted(values.items())
+        ),
     )
     return format_html('<dl class="ck-facts">{}</dl>', listed)
 

@@ -7,13 +7,14 @@ from decimal import Decimal
 
 import pytest
 from django.core.files.base import ContentFile
+from django.core.management import CommandError, call_command
 
 from backend.catalogue import imports
 from backend.catalogue.imports import IMPORT_KIND, import_folder, unpacked
 from backend.catalogue.models import Product, ReferenceImage
 from backend.common.problems import Problem
 from backend.jobs.models import Job, JobState
-from backend.jobs.services import Progress, run_job, start_job
+from backend.jobs.services import Progress, retry_job, run_job, start_job
 from tests.backend.factories import make_picture
 
 pytestmark = pytest.mark.django_db
@@ -259,3 +260,24 @@ def test_a_job_with_a_bad_zip_fails_with_its_reason():
     job.refresh_from_db()
     assert job.state == JobState.FAILED
     assert "no zip file" in job.failures[0]["reason"]
+
+
+def test_an_import_by_command_is_a_job_with_its_folder_and_times_and_is_run_again_by_command(folder):
+    call_command("import_catalogue", folder)
+    job = Job.objects.get()
+    assert (str(job), job.state) == ("catalogue import: catalogue", JobState.DONE)
+    assert job.started_at <= job.finished_at
+
+    retry_job(job)
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    assert job.state == JobState.FAILED
+    assert "run manage.py import_catalogue again" in job.failures[0]["reason"]
+
+    (folder / "products.csv").write_text("name\nApple\n")
+    with pytest.raises(CommandError, match="lacks the column sku"):
+        call_command("import_catalogue", folder)
+    failed = Job.objects.first()
+    assert failed.state == JobState.FAILED
+    assert failed.finished_at is not None
+    assert "lacks the column sku" in failed.failures[0]["reason"]
