@@ -191,7 +191,8 @@ def test_commands_are_ours() -> None:
     assert (REPOSITORY / "backend" / "gunicorn.conf.py").exists()
     assert "manage.py migrate" in command["migrate"]
     for queue in ("recognition", "bulk"):
-        assert f"-A backend.worker worker -Q {queue} " in command[f"worker-{queue}"]
+        assert "-A backend.worker worker " in command[f"worker-{queue}"]
+        assert f" -Q {queue} " in command[f"worker-{queue}"]
         assert f"{queue}@" in words(SERVICES[f"worker-{queue}"]["healthcheck"]["test"])
     assert command["beat"].endswith("beat")
     assert words(instructions("CMD")[-1]) == '["gunicorn", "backend.wsgi", "-c", "backend/gunicorn.conf.py"]'
