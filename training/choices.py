@@ -106,6 +106,7 @@ def _check_arguments(
         name: parameter
         for name, parameter in inspect.signature(made).parameters.items()
         if name not in known_to_program
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     hints = get_type_hints(made.__init__)
     for key, value in arguments.items():

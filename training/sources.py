@@ -1,6 +1,7 @@
 """From settings to data: the pictures and scenes that a run names, joined, checked, and how batches are drawn."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from training.data.augment import Augmentation, ShiTuV1Augmentation, ShiTuV2Augmentation, Stretch
@@ -28,6 +29,9 @@ from training.settings import (
     RetrievalSource,
     SceneSource,
 )
+
+# Drawing takes longer than a small training; so many drawn sets are kept for the process' next run.
+KEPT_SETS = 8
 
 
 class TrainingPictures(NamedTuple):
@@ -80,17 +84,9 @@ def retrieval(source: RetrievalSource, crop_margin: float, process: Process) -> 
         BadData: naming file and line of what is wrong.
     """
     if isinstance(source, GeneratedRetrieval):
-        found = generated_retrieval(
-            source.products,
-            gallery_views=source.gallery_views,
-            query_views=source.query_views,
-            seed=source.seed,
-            side=source.side,
-            crop_margin=crop_margin,
+        found = _drawn_retrieval(
+            source.products, source.gallery_views, source.query_views, source.seed, source.side, crop_margin
         )
-        for side in (found.query, found.gallery):
-            if isinstance(side, GeneratedPictures):
-                side.draw_all()
     elif isinstance(source, RetrievalFolder):
         found = read_folder_retrieval(
             source.folder, gallery=source.gallery, query=source.query, crop_margin=crop_margin
@@ -206,9 +202,12 @@ def _pictures(source: PictureSource, crop_margin: float) -> Pictures:
         )
     if isinstance(source, CatalogueFolder):
         return read_folder(source.folder, minimum_pictures=source.minimum_pictures, crop_margin=crop_margin)
-    drawn = GeneratedPictures(
-        source.products, range(source.views), seed=source.seed, side=source.side, crop_margin=crop_margin
-    )
+    return _drawn_pictures(source.products, source.views, source.seed, source.side, crop_margin)
+
+
+@lru_cache(maxsize=KEPT_SETS)
+def _drawn_pictures(products: int, views: int, seed: int, side: int, crop_margin: float) -> GeneratedPictures:
+    drawn = GeneratedPictures(products, range(views), seed=seed, side=side, crop_margin=crop_margin)
     drawn.draw_all()
     return drawn
 
@@ -216,13 +215,38 @@ def _pictures(source: PictureSource, crop_margin: float) -> Pictures:
 def _scenes(source: SceneSource, *, keep_empty: bool) -> ListedScenes | GeneratedScenes:
     if isinstance(source, CocoFile):
         return read_coco(source.annotations, source.root, keep_empty=keep_empty)
-    drawn = GeneratedScenes(
+    return _drawn_scenes(
         source.scenes,
-        seed=source.seed,
-        n_products=source.products,
-        items=(source.fewest_items, source.most_items),
-        size=(source.width, source.height),
+        source.seed,
+        source.products,
+        (source.fewest_items, source.most_items),
+        (source.width, source.height),
     )
+
+
+@lru_cache(maxsize=KEPT_SETS)
+def _drawn_retrieval(
+    products: int, gallery_views: int, query_views: int, seed: int, side: int, crop_margin: float
+) -> Retrieval:
+    found = generated_retrieval(
+        products,
+        gallery_views=gallery_views,
+        query_views=query_views,
+        seed=seed,
+        side=side,
+        crop_margin=crop_margin,
+    )
+    for pictures in (found.query, found.gallery):
+        assert isinstance(pictures, GeneratedPictures)
+        pictures.draw_all()
+    return found
+
+
+@lru_cache(maxsize=KEPT_SETS)
+def _drawn_scenes(
+    n_scenes: int, seed: int, products: int, items: tuple[int, int], size: tuple[int, int]
+) -> GeneratedScenes:
+    drawn = GeneratedScenes(n_scenes, seed=seed, n_products=products, items=items, size=size)
     drawn.draw_all()
     return drawn
 

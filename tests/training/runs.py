@@ -76,3 +76,37 @@ def same_weights(one: Checkpoint, other: Checkpoint) -> bool:
     return one.weights.keys() == other.weights.keys() and all(
         torch.equal(value, other.weights[name]) for name, value in one.weights.items()
     )
+
+
+PAIR = (
+    EMBEDDER.replace('program = "embedder"', 'program = "pair"')
+    .replace("CrossEntropy = {{ label_smoothing = 0.1 }}\nTripletAngularMargin = {{}}", "UDML = {{}}")
+    .replace("epochs = 4", "epochs = 2")
+    .replace("every_epochs = 2", "every_epochs = 1")
+)
+
+DETECTOR = """
+program = "detector"
+name = "tiny-detector"
+out = "{out}"
+epochs = 2
+batch_size = 4
+workers = 0
+device = "cpu"
+[input]
+side = 64
+interpolation = "bilinear"
+[model]
+scale = 0.25
+neck_channels = 16
+[averaging]
+decay = 0.9
+reset_epochs = 1
+[optimiser]
+learning_rate = 0.01
+reference_batch = 4
+[data]
+train = [{{ kind = "generated", scenes = 8, most_items = 2, width = 96, height = 80 }}]
+[evaluation]
+source = {{ kind = "generated", scenes = 3, most_items = 2, width = 96, height = 80, seed = 2 }}
+"""

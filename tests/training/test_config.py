@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from training.components import DISTILLATION_LOSSES, LOSSES
 from training.config import ConfigRefused, read_settings, settings_from_dict, settings_to_dict
-from training.settings import EmbedderSettings, GeneratedProducts
+from training.networks import build_detector, build_embedder, build_losses, embedder_card
+from training.settings import DetectorSettings, EmbedderSettings, GeneratedProducts
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 
@@ -115,3 +118,32 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     path.write_text("epochs = ")
     with pytest.raises(ConfigRefused, match=r"broken\.toml: cannot be read as TOML"):
         read_settings(path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_each_recipe_builds_its_model_and_losses(path: Path) -> None:
+    settings = read_settings(path)
+    assert path.read_text().startswith("# ")  # what it follows, and what it gave
+    assert settings.name.replace("-", "_") == path.stem
+    with torch.device("meta"):
+        if isinstance(settings, DetectorSettings):
+            build_detector(settings.model)
+            return
+        network = build_embedder(settings.model, n_classes=10)
+    table = LOSSES if isinstance(settings, EmbedderSettings) else DISTILLATION_LOSSES
+    build_losses(settings.losses, table)
+    assert embedder_card(settings, network).dimension == network.dimension
+
+
+def test_the_papers_hash_recipe_is_what_the_paper_says() -> None:
+    settings = read_settings(CONFIGS / "general_rec_v1_dshsd.toml")
+    assert isinstance(settings, EmbedderSettings)
+    assert settings.model.backbone.arguments == {"scale": 2.5}
+    assert settings.model.neck is not None
+    assert settings.model.neck.arguments == {"bits": 512}
+    assert settings.losses["DSHSD"].arguments == {"alpha": 0.05, "margin": 1024.0}
+    assert {source.name: source.rate for source in settings.data.train if source.rate != 1} == {
+        "VeRI-Wild": 4.0,
+        "LogoDet-3K": 4.0,
+        "In-shop": 4.0,
+    }
