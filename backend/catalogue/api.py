@@ -158,6 +158,11 @@ def _refuse_bound_device(request: Request) -> None:
         )
 
 
+def _refuse_taken_sku(sku: str) -> None:
+    if Product.objects.filter(sku=sku).exists():
+        raise Problem(HTTPStatus.CONFLICT, "sku-taken", f"there is a product {sku!r} already")
+
+
 class ProductFilter(django_filters.FilterSet):
     name = django_filters.CharFilter(lookup_expr="icontains")
     category = django_filters.CharFilter(lookup_expr="startswith")
@@ -192,12 +197,7 @@ class ProductsView(GenericAPIView):
         _refuse_bound_device(request)
         given = self.get_serializer(data=request.data)
         given.is_valid(raise_exception=True)
-        if Product.objects.filter(sku=given.validated_data["sku"]).exists():
-            raise Problem(
-                HTTPStatus.CONFLICT,
-                "sku-taken",
-                f"there is a product {given.validated_data['sku']!r} already",
-            )
+        _refuse_taken_sku(given.validated_data["sku"])
         product = services.save_product(Product(), given.validated_data)
         return Response(self.get_serializer(product).data, status=HTTPStatus.CREATED)
 
@@ -216,6 +216,8 @@ class ProductView(APIView):
         product = get_product(request, sku)
         given = ProductSerializer(product, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
+        if given.validated_data.get("sku", sku) != sku:
+            _refuse_taken_sku(given.validated_data["sku"])
         return Response(ProductSerializer(services.save_product(product, given.validated_data)).data)
 
     @extend_schema(operation_id="delete_product", responses={204: None})
@@ -309,6 +311,9 @@ class ProductSetsView(GenericAPIView):
         _refuse_bound_device(request)
         given = self.get_serializer(data=request.data)
         given.is_valid(raise_exception=True)
+        slug = given.validated_data["slug"]
+        if ProductSet.objects.filter(slug=slug).exists():
+            raise Problem(HTTPStatus.CONFLICT, "slug-taken", f"there is a product set {slug!r} already")
         product_set = ProductSet(**given.validated_data)
         product_set.full_clean()
         product_set.save()

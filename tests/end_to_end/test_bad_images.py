@@ -12,6 +12,7 @@ from typing import Any
 import psycopg2
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from tests.live import LiveService
 
@@ -95,8 +96,12 @@ PNG = encoded(PICTURE, "PNG")
 FRAMES = [Image.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 
+SWOLLEN = PngInfo()
+SWOLLEN.add_text("comment", "x" * 40_000_000, zip=True)
+
 REFUSED: dict[str, tuple[bytes, int, str]] = {
     "0 bytes": (b"", 400, "image-empty"),
+    "PNG with a text of 40 MB": (encoded(PICTURE, "PNG", pnginfo=SWOLLEN), 413, "image-too-much-metadata"),
     "text": (b"What a lovely picture this would be.", 400, "image-not-an-image"),
     "a program": (b"\x7fELF" + bytes(2_000), 400, "image-not-an-image"),
     "truncated JPEG": (JPEG[: len(JPEG) // 2], 400, "image-truncated"),

@@ -50,6 +50,10 @@ def test_a_product_lives_over_rest(api):
     assert made.status_code == 201, made.content
     assert made.json()["price"] == "0.50"
     assert api.post("/api/v1/products", {"sku": "A", "name": "Again"}, "json").status_code == 409
+    make_product("B")
+    taken = api.patch("/api/v1/products/B", {"sku": "A"}, "json")
+    assert (taken.status_code, taken.json()["detail"]) == (409, "there is a product 'A' already")
+    assert api.patch("/api/v1/products/B", {"sku": "C"}, "json").json()["sku"] == "C"
     changed = api.patch("/api/v1/products/A", {"state": "retired"}, "json").json()
     assert (changed["state"], changed["name"]) == ("retired", "Apple")
     assert [product["sku"] for product in api.get("/api/v1/products?name=app").json()["results"]] == ["A"]
@@ -224,6 +228,8 @@ def test_a_device_bound_to_a_product_set_sees_nothing_else():
 def test_product_sets_change_their_members(api):
     make_product("A")
     assert api.post("/api/v1/product-sets", {"slug": "s", "name": "Store"}, "json").status_code == 201
+    taken = api.post("/api/v1/product-sets", {"slug": "s", "name": "Other"}, "json")
+    assert (taken.status_code, taken.json()["detail"]) == (409, "there is a product set 's' already")
     changed = api.post("/api/v1/product-sets/s/products", {"add": ["A"]}, "json")
     assert (changed.status_code, changed.json()["n_products"]) == (200, 1)
     refused = api.post("/api/v1/product-sets/s/products", {"add": ["NOPE"]}, "json")

@@ -33,6 +33,7 @@ from tests.recognition.toy_models import embedder_card, embedder_model, write_fo
 
 N_PRODUCTS = 60
 N_GALLERY = 1_200  # enough for Milvus to build an index
+LAST_ROW = N_GALLERY + 8  # of gallery.csv: its header, six bad rows, and one more
 N_QUERY = 40
 BOX = (12.0, 8.0, 60.0, 52.0)
 
@@ -91,6 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("images/g0.jpg", "", "", "", "", ""),
         ("images/g0.jpg", "P0", "", "", "", ""),
     ]
+    gallery.append(("images/g0.jpg", "P1", 10))
     query[1:1] = [("images/text.jpg", "P1", "", "", "", ""), ("images/stranger.jpg", "P60", "", "", "", "")]
     write_csv(folder / "gallery.csv", gallery)
     write_csv(folder / "query.csv", query)
@@ -236,11 +238,12 @@ def test_sizes_and_latencies(report: EvaluationReport) -> None:
 def test_bad_rows_and_pictures_are_named_and_the_rest_is_measured(report: EvaluationReport) -> None:
     refused = {(one.file, one.row): one.reason for one in report.refused}
     assert list(refused) == [
-        ("gallery.csv", 7), ("gallery.csv", 8), ("gallery.csv", 4), ("gallery.csv", 5), ("gallery.csv", 6),
-        ("gallery.csv", 9), ("query.csv", 3), ("query.csv", 4),
+        ("gallery.csv", 7), ("gallery.csv", 8), ("gallery.csv", LAST_ROW), ("gallery.csv", 4), ("gallery.csv", 5),
+        ("gallery.csv", 6), ("gallery.csv", 9), ("query.csv", 3), ("query.csv", 4),
     ]  # fmt: skip
     assert "could not convert" in refused["gallery.csv", 7]
     assert "empty cell" in refused["gallery.csv", 8]
+    assert "the row has 3 cells, the header names 6 columns" in refused["gallery.csv", LAST_ROW]
     assert refused["gallery.csv", 4] == "cannot be read: No such file or directory"
     assert "ends early" in refused["gallery.csv", 5]
     assert "no box inside the picture of 72 x 60 pixels" in refused["gallery.csv", 6]
