@@ -1,10 +1,12 @@
 """Make an int8 model folder out of a float one, and say what it costs and what it gains.
 
     python -m training.quantise FOLDER --out DIR --query QUERY --gallery GALLERY --limit 1.0
+    python -m training.quantise FOLDER --out DIR --checkpoint RUN/best.pt
 
 Both methods (`training.quantisation.post_training`) are calibrated on the same pictures and asked the same queries as
 the float model; one table shows the three. The one that `--method` names is written, unless a figure of it has fallen
-by more points than `--limit` allows: then nothing is. Without pictures of one's own, invented products are drawn.
+by more points than `--limit` allows: then nothing is. Without pictures of one's own, invented products are drawn. A
+run with `quantise = "pact"` that started from the float model comes in by `--checkpoint`, as a fourth line.
 """
 
 import argparse
@@ -34,7 +36,9 @@ from recognition.errors import ImageRefused, RecognitionError
 from recognition.images import DecodedImage, decode, model_input
 from recognition.model_card import MODEL_FILE, EmbedderOutputs, ModelCard, ModelFolder, load_model_folder
 from recognition.sessions import SessionSettings, open_session
+from training.checkpoint import CheckpointRefused
 from training.coco_ap import MAXIMUM_BOXES, NMS_THRESHOLD, SCORE_THRESHOLD, Found, average_precision
+from training.config import ConfigRefused
 from training.data.coco import Scenes, read_coco
 from training.data.datasets import Readable
 from training.data.faults import BadData
@@ -43,6 +47,7 @@ from training.data.lists import read_label_list
 from training.data.pictures import Pictures, Retrieval
 from training.distributed import Process
 from training.export import ExportRefused, folder_aside, write_card
+from training.quantisation.learned import learned_int8
 from training.quantisation.post_training import METHODS
 from training.retrieval import search_figures
 from training.settings import (
@@ -57,7 +62,7 @@ from training.settings import (
 from training.sources import evaluation_scenes, retrieval
 
 ALONE = Process(0, 1, torch.device("cpu"))
-FLOAT = "float"
+FLOAT, PACT = "float", "pact"
 SETTINGS = SessionSettings(batch_sizes=(1, 8))
 BATCH = 8
 # Of the speed: runs of each model, taking turns, so that a busy machine is busy for all of them.
@@ -76,6 +81,16 @@ Judge = Callable[[ModelFolder], Mapping[str, float]]
 
 class QuantisationRefused(Exception):
     """No int8 model was written; the message says which figure fell how far, or what does not fit."""
+
+
+REFUSALS = (
+    QuantisationRefused,
+    ExportRefused,
+    BadData,
+    CheckpointRefused,
+    ConfigRefused,
+    RecognitionError,
+)
 
 
 @dataclass(frozen=True)
@@ -110,39 +125,51 @@ def quantise(
     judge: Judge,
     limit: float,
     facts: Mapping[str, str],
+    checkpoint: Path | None = None,
 ) -> list[Candidate]:
     """Quantise a model by each method, compare, and write the chosen one.
 
     Args:
         folder: of a float model.
         out: the model folder to make; it must not be there yet.
-        method: a key of METHODS, the one to write.
+        method: a key of METHODS, or pact: the one to write.
         calibration: RGB, each (h, w, 3).
         judge: asked for the float model and for each int8 one.
         limit: no figure may fall by more points than this; a point is a hundredth.
         facts: what goes into the card beside the accuracy: `command`, and in words `judged_on` and `calibrated_on`.
+        checkpoint: of a run that learned to be int8, for the method pact, which is compared too.
     Returns:
         The float model and the int8 ones, the table's rows.
     Raises:
         QuantisationRefused: the model is no float one, or a figure fell by more than the limit; nothing is written.
         ExportRefused: `out` exists.
         ModelRefused: an int8 model does not run as int8 on this machine.
+        CheckpointRefused: the checkpoint is of another model or did not learn to be int8.
     """
     if folder.card.precision != "fp32":
         raise QuantisationRefused(
             f"{folder.card.name}: found {folder.card.precision}, wanted a float model (fp32); nothing is written."
         )
+    if (method == PACT) != (checkpoint is not None):
+        raise QuantisationRefused(
+            "wanted --checkpoint with --method pact, and with no other; nothing is written."
+        )
     model = onnx.load(folder.model_path)
+    learned = None if checkpoint is None else learned_int8(checkpoint, folder.card, calibration[:BATCH])
     prepared = np.stack([model_input(picture, folder.card) for picture in calibration])
     batches = [prepared[start : start + BATCH] for start in range(0, len(prepared), BATCH)]
     with folder_aside(out) as made, tempfile.TemporaryDirectory() as others:
         folders = {FLOAT: folder}
         for name, quantised in METHODS.items():
-            place = made if name == method else Path(others)
-            path = place / MODEL_FILE
+            path = made / MODEL_FILE if name == method else Path(others) / f"{name}.onnx"
             print(f"quantising by {name} on {len(prepared)} pictures ...", flush=True)
             onnx.save(quantised(model, lambda: batches), path)
             folders[name] = ModelFolder(_card(folder.card, path, name, facts), path)
+        if learned is not None:
+            int8, own = learned
+            onnx.save(int8, made / MODEL_FILE)
+            card = _learned_card(folder.card, own, made / MODEL_FILE, facts)
+            folders[PACT] = ModelFolder(card, made / MODEL_FILE)
         seconds = _seconds_taking_turns(folders, prepared[:1])
         candidates = [
             Candidate(name, one, judge(one), one.model_path.stat().st_size, seconds[name])
@@ -170,6 +197,16 @@ def _card(card: ModelCard, path: Path, method: str, facts: Mapping[str, str]) ->
         trained_on=f"{card.trained_on}; int8 ranges from {facts['calibrated_on']}",
         command=facts["command"],
         accuracy="not measured",
+    )
+
+
+def _learned_card(card: ModelCard, own: ModelCard, path: Path, facts: Mapping[str, str]) -> ModelCard:
+    """Of the network that a run with `quantise` made: its own origin and data."""
+    return dataclasses.replace(
+        _card(card, path, PACT, facts),
+        origin=f"{own.origin}, learned to be int8 (PACT) beside {card.name} {card.version}",
+        trained_on=own.trained_on,
+        seed=own.seed,
     )
 
 
@@ -340,20 +377,27 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.quantise", description=__doc__)
     parser.add_argument("model", type=Path, help="the float model folder")
     parser.add_argument("--out", type=Path, required=True, help="the int8 model folder to make")
-    parser.add_argument("--method", choices=METHODS, default="nncf", help="which to write; both are compared")
+    parser.add_argument("--method", choices=METHODS, help="which to write; both are compared (nncf)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help='of a run with quantise = "pact", to write and compare with both'
+    )
     parser.add_argument(
         "--limit", type=float, default=LIMIT, help="points by which no figure may fall (default %(default)s)"
     )
     parser.add_argument("--query", type=Path, help="an embedder's queries: a label list")
     parser.add_argument("--gallery", type=Path, help="what they are asked of; without it each other")
     parser.add_argument("--folder", type=Path, help="or a folder with query.csv and gallery.csv")
-    parser.add_argument("--scenes", type=Path, help="what a detector is judged on: a file in COCO's format")
+    parser.add_argument("--annotations", type=Path, help="a detector's scenes: a file in COCO's format")
+    parser.add_argument("--root", type=Path, help="what paths in lists and annotations are relative to")
     parser.add_argument(
         "--calibration", type=Path, help="a label list, a file in COCO's format, or a folder of pictures"
     )
     parser.add_argument("--pictures", type=int, default=PICTURES, help="to calibrate on, at most")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     options = parser.parse_args(arguments)
+    if options.checkpoint and options.method:
+        parser.error("--method chooses among what needs no --checkpoint; give one of the two")
+    options.method = PACT if options.checkpoint else options.method or "nncf"
     try:
         folder = load_model_folder(options.model)
         if options.out.exists():
@@ -372,8 +416,9 @@ def main(arguments: Sequence[str]) -> None:
             judge=judge,
             limit=options.limit,
             facts=facts,
+            checkpoint=options.checkpoint,
         )
-    except (QuantisationRefused, ExportRefused, BadData, RecognitionError) as refused:
+    except REFUSALS as refused:
         sys.exit(f"refused: {refused}")
     print(f"{options.out}: int8 by {options.method}, every figure within {options.limit:g} points")
 
@@ -381,7 +426,9 @@ def main(arguments: Sequence[str]) -> None:
 def _command(options: argparse.Namespace) -> str:
     """The command for the card: files by their names, since other machines keep them elsewhere."""
     words = ["python", "-m", "training.quantise", options.model.resolve().name, "--method", options.method]
-    for key in ("query", "gallery", "folder", "scenes", "calibration"):
+    if options.checkpoint:
+        words = [*words[:-2], "--checkpoint", options.checkpoint.name]
+    for key in ("query", "gallery", "folder", "annotations", "calibration"):
         if getattr(options, key):
             words += [f"--{key}", getattr(options, key).resolve().name]
     words += ["--pictures", str(options.pictures), "--seed", str(options.seed)]
@@ -390,13 +437,15 @@ def _command(options: argparse.Namespace) -> str:
 
 def _judge(options: argparse.Namespace, card: ModelCard) -> tuple[Judge, str]:
     """The judge and, in words, what it judges on."""
-    lists, folder, scenes = options.query, options.folder, options.scenes
+    lists, folder, scenes = options.query, options.folder, options.annotations
     if card.task == "detector":
         if lists or folder or options.gallery:
-            raise QuantisationRefused("found --query, --gallery or --folder, wanted --scenes for a detector.")
+            raise QuantisationRefused(
+                "found --query, --gallery or --folder, wanted --annotations for a detector."
+            )
         chosen: SceneSource
         if scenes:
-            chosen, name = CocoFile(kind="coco", annotations=scenes), scenes.name
+            chosen, name = CocoFile(kind="coco", annotations=scenes, root=options.root), scenes.name
         else:
             chosen = GeneratedScenesSource(kind="generated", scenes=DRAWN_SCENES, seed=options.seed)
             name = f"generated scenes of seed {options.seed}"
@@ -408,7 +457,7 @@ def _judge(options: argparse.Namespace, card: ModelCard) -> tuple[Judge, str]:
         )
     source: RetrievalSource
     if lists:
-        source = RetrievalLists(kind="lists", query=lists, gallery=options.gallery)
+        source = RetrievalLists(kind="lists", query=lists, gallery=options.gallery, root=options.root)
         name = f"{lists.name} against {(options.gallery or lists).name}"
     elif folder:
         source = RetrievalFolder(kind="folder", folder=folder)

@@ -57,7 +57,8 @@ def with_corrected_biases(
         # A name of its own: two layers may share one bias.
         node.input[2] = f"{node.output[0]}_bias"
         corrected.graph.initializer.append(numpy_helper.from_array(before + shift, node.input[2]))
-        return output + shift.reshape(-1, *[1] * (output.ndim - 2))
+        moved: Values = np.add(output, shift.reshape(-1, *[1] * (output.ndim - 2)))
+        return moved
 
     _run(corrected, batch, correct)
     used = {name for node in corrected.graph.node for name in node.input}

@@ -50,7 +50,8 @@ def clipped(x: Tensor, alpha: Tensor) -> Tensor:
 
     The gradient of alpha is 1 for each value above alpha, -1 for each below -alpha (section 3.1).
     """
-    return x - functional.relu(x - alpha) + functional.relu(-alpha - x)
+    inside: Tensor = x - functional.relu(x - alpha) + functional.relu(-alpha - x)
+    return inside
 
 
 class ActivationQuantiser(nn.Module):
@@ -73,7 +74,8 @@ class ActivationQuantiser(nn.Module):
     @property
     def largest(self) -> Tensor:
         """The moving mean; 0 before the first batch."""
-        return self.largest_sum / self.steps_sum.clamp(min=1e-12)
+        mean: Tensor = self.largest_sum / self.steps_sum.clamp(min=1e-12)
+        return mean
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.float()
@@ -130,7 +132,9 @@ class PactConv2d(nn.Conv2d):
         self.activation = ActivationQuantiser()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(self.activation(x), fake_quantised_weight(self.weight), self.bias)
+        weight = fake_quantised_weight(self.weight)
+        y: Tensor = self._conv_forward(self.activation(x), weight, self.bias)
+        return y
 
 
 class PactLinear(nn.Linear):
