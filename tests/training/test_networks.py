@@ -1,0 +1,69 @@
+"""Where a network's first weights come from, and what its card says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.checkpoint import CheckpointRefused
+from training.config import read_settings
+from training.models.efficientnet_lite import EfficientNetLiteBackbone
+from training.models.embedder import EmbedderModel
+from training.models.necks import FCNeck
+from training.models.picodet import PicoDet
+from training.models.pplcnet import PPLCNet
+from training.networks import build_embedder, embedder_card, start
+from training.pdparams import WeightsRefused
+from training.settings import EmbedderSettings, FromImageNet, FromPackage, FromPublished
+
+PUBLISHED_BACKBONE = Path(__file__).parent / "data" / "pplcnet_x0_25.pdparams"
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+
+
+def test_a_backbone_starts_from_upstreams_classifier_and_the_neck_stays() -> None:
+    network = EmbedderModel(PPLCNet(scale=0.25), FCNeck(1280, dimension=16))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    start(network, FromImageNet(kind="imagenet", weights=PUBLISHED_BACKBONE))
+    after = network.state_dict()
+    assert not torch.equal(
+        after["backbone.trunk.stem.conv.weight"], before["backbone.trunk.stem.conv.weight"]
+    )
+    assert torch.equal(after["neck.fc.weight"], before["neck.fc.weight"])
+    # A published model is the same by another road.
+    other = EmbedderModel(PPLCNet(scale=0.25))
+    start(other, FromPublished(kind="published", model="pplcnet_x0_25", weights=PUBLISHED_BACKBONE))
+    assert torch.equal(other.state_dict()["backbone.last_conv.weight"], after["backbone.last_conv.weight"])
+
+
+def test_a_detectors_trunk_starts_from_upstreams_classifier() -> None:
+    network = PicoDet(scale=0.25, neck_channels=16)
+    before = network.backbone.stem.conv.weight.clone()
+    start(network, FromImageNet(kind="imagenet", weights=PUBLISHED_BACKBONE))
+    assert not torch.equal(network.backbone.stem.conv.weight, before)
+
+
+def test_efficientnet_lite_starts_from_its_package() -> None:
+    network = EmbedderModel(EfficientNetLiteBackbone(scale="lite0"))
+    assert "package" in start(network, FromPackage(kind="package"))
+    assert float(network.state_dict()["backbone.network.stem.norm.running_var"].mean()) != 1
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    network = EmbedderModel(PPLCNet(scale=0.5))
+    with pytest.raises(WeightsRefused, match="wanted"):
+        start(network, FromImageNet(kind="imagenet", weights=PUBLISHED_BACKBONE))
+    with pytest.raises(CheckpointRefused, match="found the backbone PPLCNet, wanted EfficientNetLite"):
+        start(network, FromPackage(kind="package"))
+    with pytest.raises(CheckpointRefused, match="found 'general_rec_v3', wanted one of general_rec_v1"):
+        start(network, FromPublished(kind="published", model="general_rec_v3", weights=PUBLISHED_BACKBONE))
+
+
+def test_an_embedders_card_says_how_pictures_become_its_input() -> None:
+    settings = read_settings(CONFIGS / "general_rec_v1_dshsd.toml")
+    assert isinstance(settings, EmbedderSettings)
+    with torch.device("meta"):
+        network = build_embedder(settings.model, 10)
+    card = embedder_card(settings, network, trained_on="ten classes")
+    assert (card.dimension, card.hash_bits, card.hash_method) == (512, 512, "DSHSD")
+    assert (card.input.width, card.resize.interpolation, card.resize.antialias) == (224, "bilinear", False)
+    assert card.trained_on == "ten classes"
