@@ -33,7 +33,7 @@ from rich.table import Table
 from recognition.detector import open_detector
 from recognition.embedder import ProductEmbedder, open_embedder
 from recognition.errors import ImageRefused, RecognitionError
-from recognition.images import DecodedImage, decode, model_input
+from recognition.images import DecodedImage, decode
 from recognition.model_card import MODEL_FILE, EmbedderOutputs, ModelCard, ModelFolder, load_model_folder
 from recognition.sessions import SessionSettings, open_session
 from training.checkpoint import CheckpointRefused
@@ -47,6 +47,7 @@ from training.data.lists import read_label_list
 from training.data.pictures import Pictures, Retrieval
 from training.distributed import Process
 from training.export import ExportRefused, folder_aside, write_card
+from training.quantisation.calibration import Calibration
 from training.quantisation.learned import learned_int8
 from training.quantisation.post_training import METHODS
 from training.retrieval import search_figures
@@ -64,7 +65,7 @@ from training.sources import evaluation_scenes, retrieval
 ALONE = Process(0, 1, torch.device("cpu"))
 FLOAT, PACT = "float", "pact"
 SETTINGS = SessionSettings(batch_sizes=(1, 8))
-BATCH = 8
+PROOF = 8
 # Of the speed: runs of each model, taking turns, so that a busy machine is busy for all of them.
 TIMED_RUNS, UNTIMED_RUNS = 40, 5
 PICTURES, LIMIT = 300, 1.0
@@ -155,22 +156,21 @@ def quantise(
             "wanted --checkpoint with --method pact, and with no other; nothing is written."
         )
     model = onnx.load(folder.model_path)
-    learned = None if checkpoint is None else learned_int8(checkpoint, folder.card, calibration[:BATCH])
-    prepared = np.stack([model_input(picture, folder.card) for picture in calibration])
-    batches = [prepared[start : start + BATCH] for start in range(0, len(prepared), BATCH)]
+    learned = None if checkpoint is None else learned_int8(checkpoint, folder.card, calibration[:PROOF])
+    prepared = Calibration(calibration, folder.card)
     with folder_aside(out) as made, tempfile.TemporaryDirectory() as others:
         folders = {FLOAT: folder}
         for name, quantised in METHODS.items():
             path = made / MODEL_FILE if name == method else Path(others) / f"{name}.onnx"
             print(f"quantising by {name} on {len(prepared)} pictures ...", flush=True)
-            onnx.save(quantised(model, lambda: batches), path)
+            onnx.save(quantised(model, prepared), path)
             folders[name] = ModelFolder(_card(folder.card, path, name, facts), path)
         if learned is not None:
             int8, own = learned
             onnx.save(int8, made / MODEL_FILE)
             card = _learned_card(folder.card, own, made / MODEL_FILE, facts)
             folders[PACT] = ModelFolder(card, made / MODEL_FILE)
-        seconds = _seconds_taking_turns(folders, prepared[:1])
+        seconds = _seconds_taking_turns(folders, prepared.first(1))
         candidates = [
             Candidate(name, one, judge(one), one.model_path.stat().st_size, seconds[name])
             for name, one in folders.items()
@@ -395,6 +395,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--pictures", type=int, default=PICTURES, help="to calibrate on, at most")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     options = parser.parse_args(arguments)
+    if options.pictures < 1:
+        parser.error(f"--pictures: found {options.pictures}, wanted 1 or more")
     if options.checkpoint and options.method:
         parser.error("--method chooses among what needs no --checkpoint; give one of the two")
     options.method = PACT if options.checkpoint else options.method or "nncf"

@@ -13,13 +13,14 @@ ONNX Runtime has an entropy calibrator too. It is not used: its preset of as man
 off, its comparison rounds probabilities to whole numbers, and it keeps every map of every picture in memory.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from training.quantisation.calibration import Calibration
 from training.quantisation.qdq import Range, quantisable_layers
 
 BINS = 2048
@@ -27,18 +28,15 @@ BINS = 2048
 CUT_STEP = 8
 SIGNED_LEVELS, UNSIGNED_LEVELS = 128, 256
 
-# Gives the calibration's batches, each (N, 3, H, W), from the beginning each time.
-Batches = Callable[[], Iterable[NDArray[np.generic]]]
 
-
-def kl_ranges(model: onnx.ModelProto, batches: Batches) -> dict[str, Range]:
+def kl_ranges(model: onnx.ModelProto, calibration: Calibration) -> dict[str, Range]:
     """A range for each activation that a layer of the graph maps.
 
     The pictures are run through twice: for each tensor's largest value, then for its histogram.
 
     Args:
         model: float, with one input.
-        batches: the calibration's pictures, prepared.
+        calibration: the pictures.
     Returns:
         By the name of the layer's weights, for `qdq.with_int8_layers`.
     """
@@ -46,12 +44,12 @@ def kl_ranges(model: onnx.ModelProto, batches: Batches) -> dict[str, Range]:
     tensors = list(dict.fromkeys(layer.activation for layer in layers))
     run = _watching(model, tensors)
     largest, is_signed = np.zeros(len(tensors)), np.zeros(len(tensors), bool)
-    for batch in batches():
+    for batch in calibration.batches():
         values = run(batch)
         largest = np.maximum(largest, [np.abs(value).max(initial=0) for value in values])
         is_signed |= [bool(value.min(initial=0) < 0) for value in values]
     counts = np.zeros((len(tensors), BINS), np.int64)
-    for batch in batches():
+    for batch in calibration.batches():
         for row, value, top in zip(counts, run(batch), largest, strict=True):
             row += histogram(value, top)
     found = {}

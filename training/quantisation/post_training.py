@@ -12,7 +12,7 @@ and batch normalisations folded, as `training.export` writes it.
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -23,46 +23,45 @@ os.environ["NNCF_CI"] = "1"
 import nncf
 
 from training.quantisation.bias import LAYERS, with_corrected_biases
-from training.quantisation.kl import Batches, kl_ranges
+from training.quantisation.calibration import Calibration
+from training.quantisation.kl import kl_ranges
 from training.quantisation.qdq import with_int8_layers
 
 # Biases are corrected on so many of the first pictures' pixels: a detector's large ones fill the memory sooner.
 CORRECTION_PIXELS = 32 * 224 * 224
 
-PostTraining = Callable[[onnx.ModelProto, Batches], onnx.ModelProto]
+PostTraining = Callable[[onnx.ModelProto, Calibration], onnx.ModelProto]
 
 
-def with_nncf(model: onnx.ModelProto, batches: Batches) -> onnx.ModelProto:
+def with_nncf(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
     """Quantise a graph with NNCF, all but what lies behind its last layers: a detector's boxes would be rounded too.
 
     Args:
         model: float, with one input.
-        batches: the calibration's pictures, prepared.
+        calibration: the pictures.
     """
     nncf.set_log_level(logging.ERROR)
     name = model.graph.input[0].name
-    pictures = [picture[None] for batch in batches() for picture in np.asarray(batch)]
     quantised: onnx.ModelProto = nncf.quantize(
         model,
-        nncf.Dataset(pictures, lambda picture: {name: picture}),
-        subset_size=len(pictures),
+        nncf.Dataset(calibration, lambda picture: {name: picture}),
+        subset_size=len(calibration),
         target_device=nncf.TargetDevice.CPU,
         ignored_scope=nncf.IgnoredScope(names=behind_the_last_layers(model), validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
     )
-    return with_corrected_biases(quantised, model, _for_correction(pictures))
+    return with_corrected_biases(quantised, model, _for_correction(calibration))
 
 
-def with_kl(model: onnx.ModelProto, batches: Batches) -> onnx.ModelProto:
+def with_kl(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
     """Quantise a graph's convolutions and linear maps with ranges by KL calibration; arguments as `with_nncf`."""
-    pictures = [picture[None] for batch in batches() for picture in np.asarray(batch)]
-    quantised = with_int8_layers(model, kl_ranges(model, batches))
-    return with_corrected_biases(quantised, model, _for_correction(pictures))
+    quantised = with_int8_layers(model, kl_ranges(model, calibration))
+    return with_corrected_biases(quantised, model, _for_correction(calibration))
 
 
-def _for_correction(pictures: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
-    height, width = pictures[0].shape[2:]
-    return np.concatenate(pictures[: max(1, CORRECTION_PIXELS // (height * width))])
+def _for_correction(calibration: Calibration) -> NDArray[np.generic]:
+    given = calibration.card.input
+    return calibration.first(max(1, CORRECTION_PIXELS // (given.height * given.width)))
 
 
 METHODS: dict[str, PostTraining] = {"nncf": with_nncf, "kl": with_kl}
