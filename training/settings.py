@@ -332,8 +332,8 @@ class Optimiser(Table):
     Attributes:
         kind: sgd with momentum (the loss' penalty on weights, as upstream's), adam (likewise), or adamw (weights
             decay by themselves).
-        learning_rate: at `reference_batch` pictures a step. The run's own is in proportion to its batch, over all
-            processes: a step of half the pictures goes half as far.
+        learning_rate: at `reference_batch` pictures a step. The run's own is in proportion to its batch, over all its
+            processes; a step of half the pictures goes half as far.
         reference_batch: pictures of a step, over all processes, that `learning_rate` is meant for.
         momentum: sgd's, or the first of Adam's two.
         weight_decay: of all weights but those that upstream spares (`training.optimiser`).

@@ -62,6 +62,7 @@ class ActivationQuantiser(nn.Module):
         largest_sum, steps_sum: of the moving mean; both are 0 before the first batch.
     """
 
+    alpha: nn.Parameter
     largest_sum: Tensor
     steps_sum: Tensor
 
