@@ -153,8 +153,8 @@ class Watch:
         waited: seconds for data.
         worked: seconds for all else.
         pictures: seen by this process.
-        sums: of the loss and its terms, over steps.
         steps: done.
+        sums: of the loss and its terms, over steps.
     """
 
     waited: float = 0.0
