@@ -58,11 +58,10 @@ class ActivationQuantiser(nn.Module):
     """Cuts off by alpha in training, and rounds to int8 by the moving mean of the largest magnitudes.
 
     Attributes:
-        alpha: where it cuts.
         largest_sum, steps_sum: of the moving mean; both are 0 before the first batch.
+        alpha: where it cuts.
     """
 
-    alpha: nn.Parameter
     largest_sum: Tensor
     steps_sum: Tensor
 
