@@ -23,8 +23,8 @@ REG_MAX = 7
 BINS = REG_MAX + 1
 SIDES = 4
 STRIDES = (8, 16, 32, 64)
-# Sides are multiples of it. At an odd multiple, as some of the published training sizes are, the coarsest level has half
-# a cell more than the picture.
+# Sides are multiples of it. At an odd multiple, as some published training sizes are, the coarsest level has half a
+# cell more than the picture.
 SIDE_STEP = 32
 # Cells have their centre in the middle.
 CELL_OFFSET = 0.5
