@@ -114,7 +114,8 @@ class Candidate:
 
     def lost(self, before: "Candidate") -> dict[str, float]:
         """By how many points (hundredths) each figure has fallen; below 0 where it has risen."""
-        return {name: 100 * (value - self.figures[name]) for name, value in before.figures.items()}
+        # Rounded, so that one point of a hundred queries is one point.
+        return {name: round(100 * (value - self.figures[name]), 6) for name, value in before.figures.items()}
 
 
 def quantise(
@@ -211,7 +212,7 @@ def _learned_card(card: ModelCard, own: ModelCard, path: Path, facts: Mapping[st
 
 
 def _refuse_loss(before: Candidate, after: Candidate, limit: float) -> None:
-    passed = {name: points for name, points in after.lost(before).items() if points > limit}
+    passed = {name: points for name, points in after.lost(before).items() if not points <= limit}
     if passed:
         fallen = ", ".join(
             f"{name} fell by {points:.2f} points, {before.figures[name]:.4f} to {after.figures[name]:.4f}"
@@ -219,7 +220,7 @@ def _refuse_loss(before: Candidate, after: Candidate, limit: float) -> None:
         )
         raise QuantisationRefused(
             f"int8 by {after.method} passes the limit of {limit:g} points: {fallen}. Nothing is written; try the "
-            "other --method, more or other --calibration pictures, or training with `quantise`."
+            'other --method, more or other --calibration pictures, or a run with quantise = "pact".'
         )
 
 
