@@ -42,7 +42,7 @@ def graph_and_card(path: Path, **facts: str) -> tuple[nn.Module, ModelCard]:
 def _known(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
     figures = ", ".join(f"{name} {value:.4f}" for name, value in checkpoint.figures.items())
     source = settings_to_dict(settings)["evaluation"]["source"]
-    on_what = ", ".join(f"{key} {_without_folder(value)}" for key, value in source.items())
+    on_what = ", ".join(f"{key} {_without_folder(value)}" for key, value in source.items() if value != "")
     return {
         "origin": f"trained with Checklane {checkpoint.code}, {checkpoint.epoch} of {settings.epochs} epochs",
         "trained_on": checkpoint.trained_on,

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from recognition.images import model_input
 from recognition.model_card import ModelCard
 
-BATCH = 8
+# Of a batch: KL calibration holds all maps of it, some 100 MB a picture at 640 pixels.
+PIXELS_AT_ONCE = 8 * 224 * 224
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Calibration:
         return np.stack([model_input(picture, self.card) for picture in self.pictures[:count]])
 
     def batches(self) -> Iterator[NDArray[np.generic]]:
-        """All of them, (at most BATCH, 3, height, width) each."""
-        for start in range(0, len(self.pictures), BATCH):
-            yield Calibration(self.pictures[start : start + BATCH], self.card).first(BATCH)
+        """All of them, (N, 3, height, width) each, N by how large they are."""
+        size = max(1, PIXELS_AT_ONCE // (self.card.input.height * self.card.input.width))
+        for start in range(0, len(self.pictures), size):
+            yield Calibration(self.pictures[start : start + size], self.card).first(size)
