@@ -20,10 +20,8 @@ if __name__ == "__main__":
 
         with acting(" ".join(["command", *sys.argv[1:2]])):
             execute_from_command_line(sys.argv)
-    except EngineFailed as error:
-        sys.exit(f"manage.py: {error}")
-    except KeyboardInterrupt:
+    except (EngineFailed, KeyboardInterrupt) as error:
         # The demo stops its engines; until it can, it is done here. Other commands leave them up for the next.
         if sys.argv[1:2] == ["demo"]:
             embedded.down(data_dir())
-        sys.exit("manage.py: interrupted")
+        sys.exit(f"manage.py: {str(error) or 'interrupted'}")

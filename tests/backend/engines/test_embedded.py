@@ -217,6 +217,8 @@ def test_demo_interrupted_before_it_is_up_leaves_no_engine(folder: Path, begun: 
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # A shell in the background ignores it, and with it all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (folder / begun).exists():
         assert demo.poll() is None
