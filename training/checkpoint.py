@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from training.distributed import Process, gathered
+from training.mismatch import describe_mismatch, shapes_of
 
 LATEST_FILE, BEST_FILE = "latest.pt", "best.pt"
 FORMAT = "Checklane training checkpoint 1"
@@ -122,14 +123,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str)
     Raises:
         CheckpointRefused: names are missing, left over, or of another shape; the first of them are named.
     """
-    wanted = network.state_dict()
-    faults = [f"missing {name}" for name in wanted if name not in weights]
-    faults += [f"unexpected {name}" for name in weights if name not in wanted]
-    faults += [
-        f"{name} is {tuple(weights[name].shape)}, wanted {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
+    faults = describe_mismatch(shapes_of(network.state_dict()), shapes_of(weights))
     if faults:
         shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
         raise CheckpointRefused(f"{source}: is of another model than this {type(network).__name__}: {shown}.")

@@ -40,13 +40,14 @@ from training.export import (
     export_folder,
     normalised_input,
 )
+from training.mismatch import describe_mismatch, shapes_of
 from training.models.embedder import IMAGENET, EmbedderModel
 from training.models.necks import BNNeck, FCNeck
 from training.models.picodet import BINS, SIDE_STEP, PicoDet
 from training.models.pplcnet import PUBLISHED_SCALES, PPLCNet, PPLCNetTrunk
 from training.models.pplcnet_v2 import PPLCNetV2, PPLCNetV2ShiTu
 from training.models.resnet_vd import ResNet50Vd
-from training.pdparams import WeightsRefused, describe_mismatch, read_pdparams
+from training.pdparams import WeightsRefused, describe_unfit, read_pdparams
 
 VERSION = "1"
 EMBEDDER_SIDE = 224
@@ -293,7 +294,7 @@ def load_published(
         del wanted[name]
         offered.pop(name, None)
     ours = {key: tensor for key, tensor in ours.items() if published_name(key, published) in wanted}
-    faults = describe_mismatch(wanted, offered)
+    faults = describe_mismatch(wanted, shapes_of(offered)) + describe_unfit(offered)
     bins = weights.get(BIN_VALUES)
     if BIN_VALUES in unused and not np.array_equal(bins, np.arange(BINS)):  # type: ignore[arg-type]
         faults.append(f"{BIN_VALUES} is not 0 to {BINS - 1}, the network has no other bins")

@@ -173,17 +173,12 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise WeightsRefused(f"it refers to something outside of it ({pid!r}).")
 
 
-def describe_mismatch(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Every name that is missing, left over, of another shape, or not made of finite numbers."""
-    faults = [f"missing {key}" for key in wanted if key not in found]
-    faults += [f"unexpected {key}" for key in found if key not in wanted]
-    for key, shape in wanted.items():
-        if key not in found:
-            continue
-        if found[key].shape != shape:
-            faults.append(f"{key} is {found[key].shape}, wanted {shape}")
-        elif found[key].dtype.kind != "f":
-            faults.append(f"{key} is made of {found[key].dtype}, wanted floating point numbers")
-        elif not np.isfinite(found[key]).all():
-            faults.append(f"{key} holds infinity or not-a-number")
+def describe_unfit(weights: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Every name whose array is not made of finite floating point numbers."""
+    faults = []
+    for name, array in weights.items():
+        if array.dtype.kind != "f":
+            faults.append(f"{name} is made of {array.dtype}, wanted floating point numbers")
+        elif not np.isfinite(array).all():
+            faults.append(f"{name} holds infinity or not-a-number")
     return faults

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.mismatch import describe_mismatch, shapes_of
 from training.models.embedder import Backbone, Normalisation
 
 
@@ -259,20 +260,14 @@ def load_published_weights(model: EfficientNetLite, weights: Mapping[str, Tensor
     Raises:
         CheckpointMismatch: keys are missing, left over, or of another shape; each is named.
     """
-    wanted = {published_key(key): (key, tensor) for key, tensor in model.state_dict().items()}
-    faults = [f"missing {key}" for key in wanted if key not in weights]
-    faults += [f"unexpected {key}" for key in weights if key not in wanted]
-    faults += [
-        f"{key} is {tuple(weights[key].shape)}, wanted {tuple(tensor.shape)}"
-        for key, (_, tensor) in wanted.items()
-        if key in weights and weights[key].shape != tensor.shape
-    ]
+    wanted = {published_key(key): tensor for key, tensor in model.state_dict().items()}
+    faults = describe_mismatch(shapes_of(wanted), shapes_of(weights))
     if faults:
         raise CheckpointMismatch(
             f"these are not the weights of EfficientNet-{model.scale.name}, take its own checkpoint: "
             + "; ".join(faults)
         )
-    model.load_state_dict({key: weights[published] for published, (key, _) in wanted.items()})
+    model.load_state_dict({key: weights[published_key(key)] for key in model.state_dict()})
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:

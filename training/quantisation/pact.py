@@ -16,7 +16,7 @@ Batch normalisations stay as they are while training. Folded in later they scale
 nothing in weights that are rounded by output channel.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import onnx
 import torch
@@ -29,6 +29,8 @@ from training.quantisation.qdq import LARGEST_SIGNED, LEAST_SCALE, Range, quanti
 # Share of the moving mean that a step keeps (`moving_rate`).
 MOVING_RATE = 0.9
 LOWEST_SIGNED = -LARGEST_SIGNED - 1
+# What makes one convolution of another's form, beside having a bias or none.
+CONV_FORM = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -110,6 +112,11 @@ def fake_quantised_weight(weight: Tensor) -> Tensor:
     return fake_quantised(weight, by_channel, -LARGEST_SIGNED, LARGEST_SIGNED)
 
 
+def _arguments(conv: nn.Conv2d) -> dict[str, Any]:
+    """What a convolution of the same form is made with."""
+    return {name: getattr(conv, name) for name in CONV_FORM} | {"bias": conv.bias is not None}
+
+
 class PactConv2d(nn.Conv2d):
     """A convolution that computes with rounded weights and a rounded input."""
 
@@ -118,16 +125,7 @@ class PactConv2d(nn.Conv2d):
         Args:
             conv: whose weights it takes over; padded by zeros.
         """
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
-            conv.dilation,  # type: ignore[arg-type]
-            conv.groups,
-            conv.bias is not None,
-        )
+        super().__init__(**_arguments(conv))
         self.weight, self.bias = conv.weight, conv.bias
         self.activation = ActivationQuantiser()
 
@@ -193,16 +191,7 @@ def _plain(layer: PactConv2d | PactLinear) -> nn.Module:
         linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
         linear.weight, linear.bias = layer.weight, layer.bias
         return linear
-    conv = nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,  # type: ignore[arg-type]
-        layer.stride,  # type: ignore[arg-type]
-        layer.padding,  # type: ignore[arg-type]
-        layer.dilation,  # type: ignore[arg-type]
-        layer.groups,
-        layer.bias is not None,
-    )
+    conv = nn.Conv2d(**_arguments(layer))
     conv.weight, conv.bias = layer.weight, layer.bias
     return conv
 

@@ -18,8 +18,9 @@ document.addEventListener("DOMContentLoaded", () => {
         if (event.key !== "Enter" && event.key !== " ") return;
         event.preventDefault();
         toggle.click();
-        // On a phone the open sidebar covers the toggle that opened it, and has one of its own, which comes first.
-        requestAnimationFrame(() => toggles.find((one) => one.checkVisibility()).focus());
+        // On a phone the open sidebar covers the toggle that opened it, and has one of its own, which comes first. In a
+        // microtask: after Alpine's, which shows and hides, and before another key can come.
+        queueMicrotask(() => toggles.find((one) => one.checkVisibility()).focus());
       });
     }
   }
