@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -122,7 +122,7 @@ class RunFolder:
         return f"The last good checkpoint is {latest}, after step {load(latest).step}."
 
     def refuse_infinite(
-        self, loss: Tensor, parts: dict[str, Tensor], step: int, pictures: Iterable[str]
+        self, loss: Tensor, parts: Mapping[str, Tensor], step: int, pictures: Iterable[str]
     ) -> None:
         """Stop when a loss is infinite or not a number.
 

@@ -1,4 +1,4 @@
-"""Train a main-body detector: settings, data, network, loop, running mean, evaluation, checkpoint, top to bottom.
+"""Train a main-body detector: its data, its network, its loss, the running mean of its weights, how it is judged.
 
     python -m training.train -c training/configs/smoke_detector.toml
 
@@ -7,36 +7,26 @@ and distribution focal loss, batches of varying size, and a running mean of the 
 """
 
 import copy
-import time
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
 from training.averaging import WeightAverage
-from training.checkpoint import (
-    Checkpoint,
-    code_version,
-    load_weights,
-    random_states,
-    restore_random_state,
-    seed_random_numbers,
-)
+from training.checkpoint import load_weights, seed_random_numbers
 from training.coco_ap import evaluate_detector
-from training.config import settings_to_dict
-from training.curves import EPOCH
 from training.data.augment_detection import DetectionAugmentation
 from training.data.datasets import DetectionDataset, collate_detection
 from training.data.samplers import ShuffledSampler
-from training.distributed import Process, mean_over_processes, wrapped
+from training.distributed import Process, mean_over_processes
+from training.loop import Task, train
 from training.losses.detection import PicoDetLoss
 from training.models.embedder import IMAGENET
 from training.networks import build_detector, detector_card, learning_int8, start
-from training.optimiser import autocast, build_optimiser, build_scaler, set_learning_rate, take_step
-from training.run_folder import RunFolder, Watch, watched_batches
-from training.schedule import learning_rate_factor, scaled_learning_rate
+from training.optimiser import autocast
+from training.run_folder import RunFolder
 from training.settings import DetectorSettings
-from training.sources import evaluation_scenes, own_batch, training_scenes
+from training.sources import evaluation_scenes, training_scenes
 
 
 def train_detector(
@@ -54,152 +44,96 @@ def train_detector(
     Raises:
         BadData, CheckpointRefused, TrainingStopped, ValueError: as their messages say.
     """
-    folder, code = RunFolder(settings, process), code_version()
+    folder = RunFolder(settings, process)
     before = folder.open(resume=resume)
     seed_random_numbers(settings.seed, process)
 
     # Data: what is trained on, in which batches; what it is judged by.
     scenes, where, trained_on = training_scenes(settings.data, process)
     judged = evaluation_scenes(settings.evaluation.source, process)
-    total_batch = settings.batch_size * process.count
     sampler = ShuffledSampler(
-        len(scenes), total_batch, seed=settings.seed, rates=scenes.rates, share=process.share
+        len(scenes),
+        settings.batch_size * process.count,
+        seed=settings.seed,
+        rates=scenes.rates,
+        share=process.share,
     )
-    steps_per_epoch = sampler.batches_per_epoch
-    side = settings.input.side
 
-    # Network, loss, and who moves the weights.
+    # Network, with the weights to begin with, and their running mean.
     network = build_detector(settings.model, len(scenes.classes))
-    origin = (
-        start(network, settings.model.start_from) if before is None else f"resumed after step {before.step}"
-    )
-    network = learning_int8(network, settings).to(process.device)
-    card = detector_card(settings)
-    losses = PicoDetLoss(mean_over_processes=mean_over_processes)
-    optimiser = build_optimiser(network, settings.optimiser)
-    scaler = build_scaler(process.device, settings.precision)
-    average = None if settings.averaging is None else WeightAverage(network, settings.averaging.decay)
-    loader = DataLoader(
-        DetectionDataset(
-            scenes,
-            DetectionAugmentation(
-                side,
-                side,
-                multi_scale=settings.data.multi_scale,
-                crop=settings.data.crop,
-                distort=settings.data.distort,
-            ),
-            IMAGENET,
-            seed=settings.seed,
-        ),
-        batch_sampler=sampler,
-        collate_fn=collate_detection,
-        num_workers=settings.workers,
-        persistent_workers=settings.workers > 0,
-        pin_memory=process.device.type == "cuda",
-        generator=torch.Generator().manual_seed(settings.seed),  # its own, so that it draws from no other
-    )
-
-    step, best = 0, None
-    figures: dict[str, float] = {}
+    origin = start(network, settings.model.start_from) if before is None else ""
+    network = learning_int8(network, settings)
     if before is not None:
         load_weights(network, before.weights, str(folder.path))
-        if average is not None and before.average is not None:
-            average.load_state_dict(before.average)
-        optimiser.load_state_dict(dict(before.optimiser))
-        scaler.load_state_dict(dict(before.scaler))
-        restore_random_state(before.random, process)
-        step, best, figures = before.step, before.best, before.figures
-    parallel = wrapped(network, process)
+    network.to(process.device)
+    averaging = settings.averaging
+    average = None if averaging is None else WeightAverage(network, averaging.decay)
+    if average is not None and before is not None and before.average is not None:
+        average.load_state_dict(before.average)
+    card = detector_card(settings)
+    criterion = PicoDetLoss(mean_over_processes=mean_over_processes)
 
-    rate = scaled_learning_rate(
-        settings.optimiser.learning_rate,
-        total_batch=total_batch,
-        reference_batch=settings.optimiser.reference_batch,
-    )
-    folder.say(
-        f"{settings.name}: {sum(weight.numel() for weight in network.parameters()):,} weights, {origin}; "
-        f"{trained_on}; {steps_per_epoch} steps of {total_batch} an epoch, learning rate {rate:g}; "
-        f"{process.count} process(es) on {process.device.type}"
-    )
+    def losses(parallel: nn.Module, batch: tuple[Tensor, list[Tensor], list[Tensor]]) -> dict[str, Tensor]:
+        pixels, boxes, labels = batch  # (N, 3, H, W), N of (boxes, 4), N of (boxes,)
+        with autocast(process.device, settings.precision):
+            levels = parallel(pixels)
+        parts = criterion(levels, boxes, labels)._asdict()
+        return {name: part for name, part in parts.items() if name != "total"}
 
-    last_epoch = min(settings.epochs, until_epoch or settings.epochs)
-    for epoch in range(step // steps_per_epoch, last_epoch):
-        if average is not None and settings.averaging is not None and settings.averaging.restarts_at(epoch):
+    def evaluate() -> dict[str, float]:
+        mean = network
+        if average is not None:
+            mean = copy.deepcopy(network)
+            mean.load_state_dict(average.weights(network))
+        return evaluate_detector(
+            mean,
+            judged,
+            card,
+            process,
+            batch_size=settings.evaluation.batch_size,
+            workers=settings.workers,
+        )
+
+    def epoch_begins(epoch: int) -> None:
+        if average is not None and averaging is not None and averaging.restarts_at(epoch):
             average.reset()
-        sampler.start(epoch)
-        parallel.train()
-        watch = Watch()
-        began = time.perf_counter()
-        for pixels, boxes, labels in watched_batches(
-            loader, steps_per_epoch, f"epoch {epoch + 1}/{settings.epochs}", watch, folder.console
-        ):
-            factor = learning_rate_factor(
-                settings.schedule, step, steps_per_epoch=steps_per_epoch, epochs=settings.epochs
-            )
-            set_learning_rate(optimiser, rate * factor)
-            pixels = pixels.to(process.device, non_blocking=True)  # (N, 3, H, W)
-            with autocast(process.device, settings.precision):
-                levels = parallel(pixels)
-            parts = losses(
-                levels,
-                [one.to(process.device, non_blocking=True) for one in boxes],
-                [one.to(process.device, non_blocking=True) for one in labels],
-            )
-            terms = {name: part for name, part in parts._asdict().items() if name != "total"}
-            drawn = own_batch(sampler, epoch, step % steps_per_epoch)
-            folder.refuse_infinite(parts.total, terms, step, map(where, drawn))
-            take_step(parts.total, optimiser, scaler, clip_norm=settings.optimiser.clip_norm)
-            if average is not None:
-                average.update(network)
-            step += 1
-            watch.add(
-                len(labels), loss=parts.total.item(), **{name: part.item() for name, part in terms.items()}
-            )
 
-        is_best = False
-        measured: dict[str, float] = {}
-        if (epoch + 1) % settings.evaluation.every_epochs == 0 or epoch + 1 == settings.epochs:
-            mean = network
-            if average is not None:
-                mean = copy.deepcopy(network)
-                mean.load_state_dict(average.weights(network))
-            figures = measured = evaluate_detector(
-                mean,
-                judged,
-                card,
-                process,
-                batch_size=settings.evaluation.batch_size,
-                workers=settings.workers,
-            )
-            is_best = best is None or figures[settings.evaluation.best_by] > best
-            best = figures[settings.evaluation.best_by] if is_best else best
-        folder.record(
-            {
-                EPOCH: epoch + 1,
-                "learning_rate": rate * factor,
-                **watch.figures(process),
-                "seconds": time.perf_counter() - began,
-                **measured,
-            }
-        )
-        folder.keep(
-            Checkpoint(
-                program=settings.program,
-                settings=settings_to_dict(settings),
-                code=code,
-                classes=len(scenes.classes),
-                trained_on=trained_on,
-                step=step,
-                steps_per_epoch=steps_per_epoch,
-                weights=network.state_dict(),
-                average=None if average is None else average.state_dict(),
-                optimiser=optimiser.state_dict(),
-                scaler=scaler.state_dict(),
-                random=random_states(),
-                figures=figures,
-                best=best,
-            ),
-            is_best=is_best,
-        )
-    return folder.path
+    def step_taken() -> None:
+        if average is not None:
+            average.update(network)
+
+    def networks_state() -> dict[str, Any]:
+        return {
+            "weights": network.state_dict(),
+            "average": None if average is None else average.state_dict(),
+        }
+
+    side = settings.input.side
+    dataset = DetectionDataset(
+        scenes,
+        DetectionAugmentation(
+            side,
+            side,
+            multi_scale=settings.data.multi_scale,
+            crop=settings.data.crop,
+            distort=settings.data.distort,
+        ),
+        IMAGENET,
+        seed=settings.seed,
+    )
+    task = Task(
+        network=network,
+        origin=origin,
+        dataset=dataset,
+        sampler=sampler,
+        where=where,
+        trained_on=trained_on,
+        classes=len(scenes.classes),
+        losses=losses,
+        evaluate=evaluate,
+        networks_state=networks_state,
+        collate=collate_detection,
+        epoch_begins=epoch_begins,
+        step_taken=step_taken,
+    )
+    return train(task, folder, before, until_epoch=until_epoch)
