@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from recognition.errors import ImageRefused
@@ -41,12 +40,13 @@ def embed(checkpoint: Path, image: Path, box: Box | None = None) -> dict[str, An
     picture = decode(image.read_bytes())
     crop = picture.pixels if box is None else picture.crop(box, card.crop_margin)
     with torch.inference_mode():
-        values = network.embed(torch.from_numpy(model_input(crop, card))[None]).numpy().astype(np.float32)
+        embedding = network.embed(torch.from_numpy(model_input(crop, card))[None])
+        values = network.hash_values(embedding).numpy()
     found = {
         "image": str(image),
         "model": settings.name,
         "dimension": network.dimension,
-        "embedding": [round(value, 7) for value in normalised(values)[0].tolist()],
+        "embedding": [round(value, 7) for value in normalised(embedding.numpy())[0].tolist()],
     }
     return found if card.hash_bits is None else {**found, "hash": hash_codes(values)[0].tobytes().hex()}
 

@@ -69,7 +69,7 @@ def evaluate(path: Path, given: argparse.Namespace, process: Process) -> dict[st
         process,
         batch_size=given.batch_size,
         workers=given.workers,
-        hashes=settings.model.hashes,
+        hashes=settings.model.has_codes,
     )
 
 

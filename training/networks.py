@@ -22,7 +22,7 @@ from training.export_efficientnet_lite import load_imagenet_trunk
 from training.import_paddle import PUBLISHED, load_published, start_from_imagenet
 from training.losses.weighted_sum import WeightedSum
 from training.models.efficientnet_lite import EfficientNetLiteBackbone
-from training.models.embedder import IMAGENET, EmbedderModel
+from training.models.embedder import IMAGENET, EmbedderModel, HashBranch
 from training.models.picodet import PicoDet
 from training.pdparams import read_pdparams
 from training.quantisation.pact import with_pact
@@ -60,7 +60,14 @@ def build_embedder(choice: EmbedderChoice, n_classes: int) -> EmbedderModel:
     neck = None if choice.neck is None else choice.neck.made(NECKS, backbone.out_channels)
     dimension = backbone.out_channels if neck is None else neck.out_channels
     head = None if choice.head is None else choice.head.made(HEADS, dimension, n_classes=n_classes)
-    return EmbedderModel(backbone, neck, head)
+    branch = None
+    if choice.hash_branch is not None:
+        values = choice.hash_branch.neck.made(NECKS, dimension)
+        judge = choice.hash_branch.head
+        branch = HashBranch(
+            values, None if judge is None else judge.made(HEADS, values.out_channels, n_classes=n_classes)
+        )
+    return EmbedderModel(backbone, neck, head, branch)
 
 
 def build_detector(choice: DetectorChoice, n_classes: int = 1) -> PicoDet:
@@ -118,13 +125,17 @@ def learning_int8(network: Network, settings: EmbedderSettings | DetectorSetting
 def _start_from_checkpoint(network: nn.Module, path: Path) -> str:
     weights = inference_weights(load(path))
     own = network.state_dict()
-    heads = [name for name in own if name.startswith("head.")]
-    same = all(name in weights and weights[name].shape == own[name].shape for name in heads)
-    if not same:
-        weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
-        weights |= {name: own[name] for name in heads}
+    origin = f"weights from {path}"
+    for prefix, reason in (
+        ("head.", "the head, whose classes are others"),
+        ("hash_branch.", "the hash branch"),
+    ):
+        kept = {name: value for name, value in own.items() if name.startswith(prefix)}
+        if any(name not in weights or weights[name].shape != value.shape for name, value in kept.items()):
+            weights = {name: value for name, value in weights.items() if not name.startswith(prefix)} | kept
+            origin += f", but for {reason}"
     load_weights(network, weights, str(path))
-    return f"weights from {path}" + ("" if same else ", but for the head, whose classes are others")
+    return origin
 
 
 def inference_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -178,18 +189,19 @@ def embedder_card(
         network: that it trained.
         facts: the card's fields on origin, data and accuracy; what is not given is said to be unknown.
     """
-    side, dimension = settings.input.side, network.dimension
-    is_code = dimension % 8 == 0
-    method = "+".join(settings.losses) if settings.model.hashes else "sign"
+    side, branch = settings.input.side, settings.model.hash_branch
+    is_code = network.bits % 8 == 0
+    learned = branch.losses if branch is not None else settings.losses if settings.model.hashes else {}
+    hash_output = "embedding" if branch is None else "hash"
     return ModelCard(
         name=settings.name,
         task="embedder",
         input=normalised_input(side, side, network.backbone.normalisation),
         resize=Resize("bilinear", antialias=False, keep_aspect=False),
-        outputs=EmbedderOutputs("embedding", "embedding" if is_code else None),
-        dimension=dimension,
-        hash_bits=dimension if is_code else None,
-        hash_method=method if is_code else None,
+        outputs=EmbedderOutputs("embedding", hash_output if is_code else None),
+        dimension=network.dimension,
+        hash_bits=network.bits if is_code else None,
+        hash_method="+".join(learned) or "sign" if is_code else None,
         crop_margin=settings.data.crop_margin,
         minimum_side_pixels=MINIMUM_SIDE_PIXELS,
         seed=settings.seed,

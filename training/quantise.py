@@ -31,10 +31,10 @@ from rich.console import Console
 from rich.table import Table
 
 from recognition.detector import open_detector
-from recognition.embedder import ProductEmbedder, open_embedder
+from recognition.embedder import Embeddings, ProductEmbedder, open_embedder
 from recognition.errors import ImageRefused, RecognitionError
 from recognition.images import DecodedImage, decode
-from recognition.model_card import MODEL_FILE, EmbedderOutputs, ModelCard, ModelFolder, load_model_folder
+from recognition.model_card import MODEL_FILE, ModelCard, ModelFolder, load_model_folder
 from recognition.sessions import SessionSettings, open_session
 from training.checkpoint import CheckpointRefused
 from training.coco_ap import MAXIMUM_BOXES, NMS_THRESHOLD, SCORE_THRESHOLD, Found, average_precision
@@ -262,16 +262,15 @@ def show(candidates: Sequence[Candidate]) -> None:
 
 
 def embedder_judge(judged: Retrieval) -> Judge:
-    """Recall@1 and mAP by exact search; and recall@1 of the hash codes where the embedding's signs are one."""
+    """Recall@1 and mAP by exact search, and recall@1 by the hash codes."""
 
     def judge(folder: ModelFolder) -> Mapping[str, float]:
-        embedder, outputs = open_embedder(folder, SETTINGS), folder.card.outputs
-        assert isinstance(outputs, EmbedderOutputs)
+        embedder = open_embedder(folder, SETTINGS)
         asked = _embedded(embedder, judged.query)
         known = asked if judged.gallery is judged.query else _embedded(embedder, judged.gallery)
-        hashes = outputs.hash == outputs.embedding
-        found = search_figures(asked, known, judged, ALONE, hashes=hashes)
-        return {name: found[name] for name in ("recall@1", "mAP", "hash_recall@1") if name in found}
+        codes = (asked.hash_codes, known.hash_codes)
+        found = search_figures(asked.vectors, known.vectors, judged, ALONE, codes=codes)
+        return {name: found[name] for name in ("recall@1", "mAP", "hash_recall@1")}
 
     return judge
 
@@ -301,13 +300,15 @@ def detector_judge(scenes: Scenes) -> Judge:
     return judge
 
 
-def _embedded(embedder: ProductEmbedder, side: Pictures) -> NDArray[np.float32]:
+def _embedded(embedder: ProductEmbedder, side: Pictures) -> Embeddings:
     n = len(side.labels)
     parts = [
-        embedder.embed([side.read(index) for index in range(start, min(start + READ_AT_ONCE, n))]).vectors
+        embedder.embed([side.read(index) for index in range(start, min(start + READ_AT_ONCE, n))])
         for start in range(0, n, READ_AT_ONCE)
     ]
-    return np.concatenate(parts)
+    return Embeddings(
+        np.concatenate([part.vectors for part in parts]), np.concatenate([part.hash_codes for part in parts])
+    )
 
 
 def read_calibration(path: Path, count: int, seed: int, crop_margin: float) -> list[NDArray[np.uint8]]:

@@ -73,9 +73,9 @@ def normalised(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     return unit
 
 
-def hash_codes(embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The signs of embeddings (N, D) as packed codes (N, D // 8): above 0 is 1, the first bit the most significant."""
-    return np.packbits(embeddings > 0, axis=1, bitorder="big")
+def hash_codes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The signs of values (N, bits), packed (N, bits // 8): above 0 is 1, the first bit the most significant."""
+    return np.packbits(values > 0, axis=1, bitorder="big")
 
 
 def search_figures(
@@ -84,7 +84,7 @@ def search_figures(
     retrieval: Retrieval,
     process: Process,
     *,
-    hashes: bool,
+    codes: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None,
 ) -> dict[str, float]:
     """Recall among the nearest products, and mAP over the whole gallery, by exact search.
 
@@ -93,9 +93,9 @@ def search_figures(
         gallery: embeddings of `retrieval.gallery`, (N, D).
         retrieval: what they show.
         process: this one; every process has to call it.
-        hashes: search by hash codes too.
+        codes: packed hash codes of queries and gallery, to search by them too.
     Returns:
-        recall@1, recall@5 and mAP, each 0..1; with hashes also hash_recall@1, hash_recall@5 and hash_mAP.
+        recall@1, recall@5 and mAP, each 0..1; with codes also hash_recall@1, hash_recall@5 and hash_mAP.
     """
     query, gallery = normalised(query), normalised(gallery)
     everything = len(gallery)
@@ -104,8 +104,8 @@ def search_figures(
         return exact_search(query[block], gallery, everything, retrieval.own[block])[0]
 
     figures = _figures(by_cosine, len(query), retrieval, process)
-    if hashes:
-        query_codes, gallery_codes = hash_codes(query), hash_codes(gallery)
+    if codes is not None:
+        query_codes, gallery_codes = codes
 
         def by_hash(block: slice) -> NDArray[np.intp]:
             return exact_hash_search(query_codes[block], gallery_codes, everything, retrieval.own[block])[0]
@@ -161,10 +161,16 @@ def evaluate_embedder(
     was_training = network.training
     network.eval()
 
-    def embedded(side: Readable) -> NDArray[np.float32]:
-        return computed(network.embed, side, card, process, batch_size=batch_size, workers=workers)
+    def compute(pixels: Tensor) -> Tensor:
+        embedding = network.embed(pixels)
+        return torch.cat([embedding, network.hash_values(embedding)], dim=1)
+
+    def embedded(side: Readable) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        found = computed(compute, side, card, process, batch_size=batch_size, workers=workers)
+        return found[:, : network.dimension], hash_codes(found[:, network.dimension :])
 
     query = embedded(retrieval.query)
     gallery = query if retrieval.gallery is retrieval.query else embedded(retrieval.gallery)
     network.train(was_training)
-    return search_figures(query, gallery, retrieval, process, hashes=hashes)
+    codes = (query[1], gallery[1]) if hashes else None
+    return search_figures(query[0], gallery[0], retrieval, process, codes=codes)

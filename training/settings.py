@@ -74,12 +74,27 @@ StartChoice = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
+class HashBranchChoice(Table):
+    """What learns a hash code beside the embedding.
+
+    Attributes:
+        neck, head: components behind the embedding; `losses` want the head or not.
+        losses: of the hash values, added to those of the embedding.
+    """
+
+    neck: NeckChoice
+    head: HeadChoice | None = None
+    losses: Losses
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class EmbedderChoice(Table):
     """What an embedder is made of.
 
     Attributes:
         backbone, neck, head: components. The head's number of classes comes from the training data.
         hashes: the signs of the embedding are meant as a hash code: evaluation searches by it too.
+        hash_branch: learns a hash code of its own beside the embedding; evaluation searches by it too.
         start_from: where weights come from; None is chance.
     """
 
@@ -87,7 +102,13 @@ class EmbedderChoice(Table):
     neck: NeckChoice | None = None
     head: HeadChoice | None = None
     hashes: Truth = False
+    hash_branch: HashBranchChoice | None = None
     start_from: StartChoice | None = None
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether hash codes are learned."""
+        return self.hashes or self.hash_branch is not None
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -527,6 +548,14 @@ class PairSettings(Run):
     losses: PairLosses
     data: EmbedderData
     evaluation: Retrieval
+
+    @model_validator(mode="after")
+    def _refuse_hash_branch(self) -> "PairSettings":
+        if self.model.hash_branch is not None:
+            raise PydanticCustomError(
+                "branch", "found model.hash_branch, wanted none in a pair: train it on the student afterwards"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -61,11 +61,18 @@ def train_embedder(
     network.to(process.device)
     card = embedder_card(settings, network)
     criterion = build_losses(settings.losses, LOSSES).to(process.device)
+    branch = settings.model.hash_branch
+    hash_criterion = None if branch is None else build_losses(branch.losses, LOSSES).to(process.device)
 
     def losses(parallel: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         pixels, labels = batch  # (N, 3, H, W), (N,)
         with autocast(process.device, settings.precision):
-            return criterion.parts(parallel(pixels, labels), labels)
+            output = parallel(pixels, labels)
+            parts = criterion.parts(output, labels)
+            if hash_criterion is not None:
+                of_codes = hash_criterion.parts(output.hash, labels)
+                parts |= {f"hash_{name}": part for name, part in of_codes.items()}
+            return parts
 
     def evaluate() -> dict[str, float]:
         return evaluate_embedder(
@@ -75,7 +82,7 @@ def train_embedder(
             process,
             batch_size=settings.evaluation.batch_size,
             workers=settings.workers,
-            hashes=settings.model.hashes,
+            hashes=settings.model.has_codes,
         )
 
     dataset = EmbedderDataset(

@@ -148,7 +148,9 @@ def train_pair(
 
     def evaluate() -> dict[str, float]:
         how = {"batch_size": settings.evaluation.batch_size, "workers": settings.workers}
-        figures = evaluate_embedder(pair.student, judged, card, process, hashes=settings.model.hashes, **how)
+        figures = evaluate_embedder(
+            pair.student, judged, card, process, hashes=settings.model.has_codes, **how
+        )
         return {**figures, AGREEMENT: agreement(pair, judged.query, card, process, **how)}
 
     dataset = EmbedderDataset(

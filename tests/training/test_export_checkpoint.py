@@ -117,6 +117,26 @@ def test_an_embedders_checkpoint_becomes_a_folder(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.hash_codes, np.packbits(wanted > 0, axis=1))
 
 
+def test_a_hash_branch_becomes_an_output_of_its_own(tmp_path: Path) -> None:
+    branch = {"neck": {"name": "Hash", "bits": 24}, "losses": {"LCDSH": {}}}
+    model = EMBEDDER["model"] | {
+        "neck": {"name": "BNNeck", "dimension": 16},
+        "hashes": False,
+        "hash_branch": branch,
+    }
+    network = written(tmp_path / "best.pt", EMBEDDER | {"model": model})
+    export(tmp_path / "best.pt", tmp_path / "out")
+    card = load_model_folder(tmp_path / "out").card
+    assert card.outputs == EmbedderOutputs("embedding", "hash")
+    assert (card.dimension, card.hash_bits, card.hash_method) == (16, 24, "LCDSH")
+    wanted = embedded(network, card)
+    with torch.inference_mode():
+        values = network.hash_values(torch.from_numpy(wanted)).numpy()  # type: ignore[operator]
+    found = open_embedder(load_model_folder(tmp_path / "out"), SETTINGS).embed(pictures(3))
+    assert cosines(found.vectors, wanted).min() > 0.9999
+    np.testing.assert_array_equal(found.hash_codes, np.packbits(values > 0, axis=1))
+
+
 def test_raw_pixels_go_into_a_graph_that_normalises(tmp_path: Path) -> None:
     network = written(tmp_path / "best.pt", EMBEDDER)
     export(tmp_path / "best.pt", tmp_path / "raw", raw_pixels=True)

@@ -70,7 +70,8 @@ def test_figures_are_those_of_their_definition(asks_itself: bool) -> None:
     else:
         retrieval = Retrieval(Bare(random.integers(12, size=270), first=1000), Bare(gallery_labels))
         query = random.normal(size=(270, 16)).astype(np.float32) + retrieval.query_labels[:, None] / 8
-    found = search_figures(query, gallery, retrieval, ONE_PROCESS, hashes=True)
+    codes = (hash_codes(query), hash_codes(gallery))
+    found = search_figures(query, gallery, retrieval, ONE_PROCESS, codes=codes)
     labels = (retrieval.query_labels, retrieval.gallery_labels, retrieval.own)
     cosines = (normalised(query) @ normalised(gallery).T).astype(np.float64)
     distances = [[np.bitwise_count(a ^ b).sum() for b in hash_codes(gallery)] for a in hash_codes(query)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.runs import EMBEDDER, ONE_PROCESS, same_weights, started, trained, written
+from tests.training.runs import EMBEDDER, ONE_PROCESS, PAIR, same_weights, started, trained, written
 from training.checkpoint import Checkpoint, load
 from training.config import read_settings
 from training.curves import read_rows
@@ -137,6 +137,26 @@ def test_what_is_wrong_with_the_data_is_said_before_the_first_step(
     listed.write_text("a.jpg 0\nb.jpg 0\n")
     assert main(["-c", str(written(tmp_path, text))]) == 1
     assert f"{listed}:1: a.jpg: found no file" in capsys.readouterr().err
+
+
+def test_a_hash_branch_learns_codes_and_leaves_the_embedding_as_it_would_be(tmp_path: Path) -> None:
+    # No dropout: the branch's weights by chance draw numbers that its masks would get.
+    two = ("-o", "model.backbone.dropout=0.0", "--until-epoch", "2")
+    plain = trained(written(tmp_path / "plain"), *two)
+    branch = 'model.hash_branch={neck={name="Hash", bits=24}, head={name="FC"}, losses={CrossEntropy={}}}'
+    config = written(tmp_path)
+    end = trained(config, "-o", branch, *two)
+    own = {name: value for name, value in end.weights.items() if not name.startswith("hash_branch.")}
+    assert own.keys() == plain.weights.keys()
+    assert all(torch.equal(value, plain.weights[name]) for name, value in own.items())
+    assert {"hash_CrossEntropy", "hash_recall@1"} <= read_rows(config.parent / "run" / "metrics.csv")[
+        -1
+    ].keys()
+    still = trained(written(tmp_path / "still"), "-o", branch, "-o", "optimiser.learning_rate=1e-30", *two)
+    assert not torch.equal(
+        end.weights["hash_branch.neck.fc.weight"], still.weights["hash_branch.neck.fc.weight"]
+    )
+    assert main(["-c", str(written(tmp_path / "pair", PAIR)), "-o", branch]) == 1
 
 
 def test_bfloat16_on_a_cpu_trains_in_mixed_precision(tmp_path: Path) -> None:

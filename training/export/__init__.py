@@ -62,9 +62,12 @@ class EmbedderGraph(nn.Module):
         super().__init__()
         self.embedder = embedder
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map normalised crops (N, 3, H, W) to embeddings (N, D) before L2 normalisation."""
-        return self.embedder.embed(pixels)
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Map normalised crops (N, 3, H, W) to embeddings (N, D) before L2 normalisation, and hash values (N, bits)."""
+        embedding = self.embedder.embed(pixels)
+        if self.embedder.hash_branch is None:
+            return embedding
+        return embedding, self.embedder.hash_values(embedding)
 
 
 class DetectorGraph(nn.Module):

@@ -15,11 +15,14 @@ class EmbedderOutput(NamedTuple):
         backbone: (N, C), what the backbone gave.
         embedding: (N, D) before L2 normalisation: what the neck gave, or the backbone where there is no neck.
         logits: (N, classes), or None where there is no head.
+        hash: what the hash branch said, its `backbone` the embedding and its `embedding` the hash values; None where
+            there is no branch.
     """
 
     backbone: Tensor
     embedding: Tensor
     logits: Tensor | None
+    hash: "EmbedderOutput | None" = None
 
 
 class Normalisation(NamedTuple):
@@ -29,6 +32,9 @@ class Normalisation(NamedTuple):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+
+# What the names of an embedder's weights begin with that only training uses.
+HEAD_PREFIXES = ("head.", "hash_branch.head.")
 
 IMAGENET = Normalisation(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -55,12 +61,35 @@ class Head(nn.Module):
     """Maps embeddings (N, D) and labels (N,) or None to logits (N, classes). Only training uses it."""
 
 
-class EmbedderModel(nn.Module):
-    """A backbone, and behind it a neck and a head where they are given."""
+class HashBranch(nn.Module):
+    """A neck behind the embedding whose signs are a hash code, so that a model gives both, and a head to learn it by.
 
-    def __init__(self, backbone: Backbone, neck: Neck | None = None, head: Head | None = None) -> None:
+    It sees the embedding as it is and sends no gradient back: the embedding is the one that it would be without.
+    """
+
+    def __init__(self, neck: Neck, head: Head | None = None) -> None:
         super().__init__()
-        self.backbone, self.neck, self.head = backbone, neck, head
+        self.neck, self.head = neck, head
+
+    def forward(self, embedding: Tensor, labels: Tensor | None = None) -> EmbedderOutput:
+        """Hash values of embeddings (N, D) before L2 normalisation, and their classes."""
+        embedding = embedding.detach()
+        values = self.neck(embedding)  # (N, bits)
+        return EmbedderOutput(embedding, values, None if self.head is None else self.head(values, labels))
+
+
+class EmbedderModel(nn.Module):
+    """A backbone, and behind it a neck, a head and a hash branch where they are given."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: Neck | None = None,
+        head: Head | None = None,
+        hash_branch: HashBranch | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.head, self.hash_branch = backbone, neck, head, hash_branch
 
     @property
     def dimension(self) -> int:
@@ -77,10 +106,21 @@ class EmbedderModel(nn.Module):
         backbone = self.backbone(pixels)  # (N, C)
         embedding = backbone if self.neck is None else self.neck(backbone)  # (N, D)
         logits = None if self.head is None else self.head(embedding, labels)  # (N, classes)
-        return EmbedderOutput(backbone, embedding, logits)
+        hashed = None if self.hash_branch is None else self.hash_branch(embedding, labels)
+        return EmbedderOutput(backbone, embedding, logits, hashed)
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Map normalised crops (N, 3, H, W) to embeddings (N, D) before L2 normalisation."""
         backbone = self.backbone(pixels)
         embedding: Tensor = backbone if self.neck is None else self.neck(backbone)
         return embedding
+
+    def hash_values(self, embedding: Tensor) -> Tensor:
+        """Map embeddings (N, D) to values (N, bits) whose signs are the hash code: the branch's, or themselves."""
+        values: Tensor = embedding if self.hash_branch is None else self.hash_branch.neck(embedding)
+        return values
+
+    @property
+    def bits(self) -> int:
+        """Of the hash code."""
+        return self.dimension if self.hash_branch is None else self.hash_branch.neck.out_channels

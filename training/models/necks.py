@@ -30,15 +30,22 @@ class BNNeck(Neck):
     too. Upstream keeps the bias at 0 by a learning rate of 1e-20; here it is no parameter to learn.
     """
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, *, dimension: int | None = None) -> None:
+        """
+        Args:
+            in_channels: of the backbone.
+            dimension: of the embedding; a linear map without bias comes first, for a backbone that does not give
+                the dimension itself as PP-ShiTu V2's does. None is as the backbone.
+        """
         super().__init__()
-        self.out_channels = in_channels
-        self.norm = nn.BatchNorm1d(in_channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+        self.out_channels = in_channels if dimension is None else dimension
+        self.fc = None if dimension is None else nn.Linear(in_channels, dimension, bias=False)
+        self.norm = nn.BatchNorm1d(self.out_channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
         self.norm.bias.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels) to the same shape."""
-        y: Tensor = self.norm(x)
+        """Map (N, in_channels) to (N, out_channels)."""
+        y: Tensor = self.norm(x if self.fc is None else self.fc(x))
         return y
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from training.models.embedder import HEAD_PREFIXES
 from training.models.layers import fuse_branches
 from training.quantisation.qdq import LARGEST_SIGNED, LEAST_SCALE, Range, quantisable_layers, with_int8_layers
 
@@ -150,15 +151,13 @@ class PactLinear(nn.Linear):
 def with_pact(network: Network) -> Network:
     """A copy of an EmbedderModel or PicoDet that learns to be int8: branches fused, layers exchanged.
 
-    Names of weights stay, but for those of fused branches. The head of an embedder stays float: it is not served.
+    Names of weights stay, but for those of fused branches. An embedder's heads stay float: they are not served.
     """
     was_training = network.training
     fused = fuse_branches(network)
     for place, parent in list(fused.named_modules()):
-        if place.partition(".")[0] == "head":
-            continue
         for name, child in list(parent.named_children()):
-            if name == "head" and not place:
+            if f"{place}.{name}.".lstrip(".").startswith(HEAD_PREFIXES):
                 continue
             if type(child) is nn.Conv2d:
                 setattr(parent, name, PactConv2d(child))
