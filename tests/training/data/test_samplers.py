@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from pytorch_metric_learning.samplers import MPerClassSampler
 
 from training.data.samplers import BatchSampler, Draw, PKSampler, Share, ShuffledSampler
 
@@ -116,6 +117,17 @@ def test_both_ways_of_drawing_classes() -> None:
     assert by_pictures[9] > 0.85  # 30 of 77 pictures, in four draws
     assert by_pictures[11] < 0.1
     assert by_pictures[2] > by_pictures[4]
+
+
+def test_classes_are_drawn_as_often_as_by_pytorch_metric_learning() -> None:
+    np.random.seed(SEED)  # its own source of chance
+    drawn = np.array(list(MPerClassSampler(LABELS, 4, batch_size=16, length_before_new_iter=48_000)))
+    shares = np.zeros(12)
+    for batch in LABELS[drawn].reshape(-1, 16):
+        counts = np.bincount(batch, minlength=12)
+        assert sorted(counts[counts > 0]) == [4, 4, 4, 4]
+        shares += (counts > 0) / 3000
+    np.testing.assert_allclose(shares_of_classes(pk()), shares, atol=0.05)
 
 
 def test_a_rate_draws_the_classes_of_its_set_more_often() -> None:
