@@ -23,8 +23,9 @@ class Bare:
 
     classes = ("foreground",)
 
-    def __init__(self, *boxes: list[list[float]]) -> None:
+    def __init__(self, *boxes: list[list[float]], crowds: dict[int, list[list[float]]] | None = None) -> None:
         self.boxes = [np.array(of_scene, np.float32).reshape(-1, 4) for of_scene in boxes]
+        self.crowd_boxes = crowds or {}
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -34,6 +35,10 @@ class Bare:
 
     def truth(self, index: int) -> Truth:
         return Truth(self.boxes[index], np.zeros(len(self.boxes[index]), np.int64))
+
+    def crowds(self, index: int) -> Truth:
+        boxes = np.array(self.crowd_boxes.get(index, []), np.float32).reshape(-1, 4)
+        return Truth(boxes, np.zeros(len(boxes), np.int64))
 
     def check(self, faults: Faults) -> None: ...
 
@@ -66,6 +71,18 @@ def test_a_box_that_is_off_counts_at_the_lower_overlap_alone() -> None:
     figures = average_precision(off, Bare([[10, 10, 50, 50]], [], []))
     assert figures["AP50"] == pytest.approx(1)
     assert figures["AP"] == pytest.approx(0.7)  # right at 0.5, 0.55, ... 0.8
+
+
+def test_what_is_found_in_a_crowd_costs_nothing_and_a_crowd_need_not_be_found() -> None:
+    in_crowd = [[60, 60, 70, 70], [70, 60, 80, 72], [60, 60, 90, 90]]
+    said = [found([*in_crowd, [10, 10, 50, 50]], [0.9, 0.8, 0.7, 0.6])]
+    crowd = {0: [[55, 55, 95, 95]]}
+    assert average_precision(said, Bare([[10, 10, 50, 50]], crowds=crowd))["AP"] == pytest.approx(1)
+    # Without the mark three finds of nothing stand before the right one.
+    assert average_precision(said, Bare([[10, 10, 50, 50]]))["AP"] == pytest.approx(0.25)
+    # A box of its own comes before the crowd about it.
+    assert average_precision(said, Bare(in_crowd, crowds=crowd))["AP"] == pytest.approx(1)
+    assert average_precision([found([], [])], Bare([], crowds=crowd)) == {"AP": 0, "AP50": 0, "AP75": 0}
 
 
 def test_nothing_found_is_zero() -> None:

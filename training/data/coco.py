@@ -35,6 +35,9 @@ class Truth(NamedTuple):
     labels: NDArray[np.int64]
 
 
+NO_BOXES = Truth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+
+
 class Scenes(Protocol):
     """Pictures with boxes."""
 
@@ -49,6 +52,9 @@ class Scenes(Protocol):
 
     def truth(self, index: int) -> Truth:
         """Its boxes."""
+
+    def crowds(self, index: int) -> Truth:
+        """Boxes that hold many things and stand for none: what is found in them counts neither for nor against."""
 
     def check(self, faults: Faults, *, thorough: bool = True) -> None:
         """Look at every picture without decoding it, as `Pictures.check`, and note what is wrong."""
@@ -66,6 +72,7 @@ class ListedScenes:
         starts: (N + 1,); scene i has the boxes starts[i] to starts[i + 1].
         boxes: (M, 4) float32 x1, y1, x2, y2 as the file says.
         labels: (M,) int64.
+        is_crowd: (M,) bool, which of them hold many things and stand for none.
         annotations: (M,) int64, their ids, for messages.
         classes: what each label stands for.
     """
@@ -77,6 +84,7 @@ class ListedScenes:
     starts: NDArray[np.int64]
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
+    is_crowd: NDArray[np.bool_]
     annotations: NDArray[np.int64]
     classes: tuple[str, ...]
 
@@ -98,8 +106,16 @@ class ListedScenes:
             raise
 
     def truth(self, index: int) -> Truth:
-        """The scene's boxes, cut off at its borders."""
-        own = slice(self.starts[index], self.starts[index + 1])
+        """The scene's boxes but for crowds, cut off at its borders."""
+        return self._boxes(index, crowds=False)
+
+    def crowds(self, index: int) -> Truth:
+        """The scene's crowds, likewise."""
+        return self._boxes(index, crowds=True)
+
+    def _boxes(self, index: int, *, crowds: bool) -> Truth:
+        own = np.arange(self.starts[index], self.starts[index + 1])
+        own = own[self.is_crowd[own] == crowds]
         width, height = self.sizes[index].tolist()
         return Truth(clip(self.boxes[own], width, height), self.labels[own])
 
@@ -107,6 +123,8 @@ class ListedScenes:
         """Note each missing or unusable picture, or one of another size than listed, and each bad box."""
         if not len(self):
             faults.add(str(self.source), "found no picture with boxes, wanted one or more")
+        elif self.is_crowd.all():
+            faults.add(str(self.source), "found no box that is no crowd, wanted one or more")
         headers = headers_of(((self.root / str(path), True) for path in self.paths), thorough=thorough)
         for index, header in enumerate(watched(headers, f"checking {self.source.name}", len(self))):
             self._check_scene(index, header, faults)
@@ -148,7 +166,8 @@ def read_coco(
 ) -> ListedScenes:
     """Read a file in COCO's format.
 
-    Boxes marked as a crowd are left out, as in PaddleDetection: they hold many things and stand for none.
+    Boxes marked as a crowd are no truth, as in PaddleDetection: training does not see them, and a picture with no other
+    has none. Evaluation forgives what is found in them, as COCO's own does (`training.coco_ap`).
 
     Args:
         path: of the file.
@@ -166,17 +185,18 @@ def read_coco(
         boxes_of: dict[Any, list[tuple[Any, Any]]] = {number: [] for number in images}
         numbers = {number: 0 if foreground else label for label, (number, _) in enumerate(categories)}
         for place, annotation in enumerate(written["annotations"]):
-            if not annotation.get("iscrowd"):
-                where = f"{path}: annotation {annotation.get('id', place)}"
-                if annotation["image_id"] not in images:
-                    faults.add(where, f"found the image {annotation['image_id']!r}, which is not listed")
-                elif annotation["category_id"] not in numbers:
-                    faults.add(
-                        where, f"found the category {annotation['category_id']!r}, which is not listed"
-                    )
-                else:
-                    boxes_of[annotation["image_id"]].append((place, annotation))
-        kept = [number for number, boxes in boxes_of.items() if boxes or keep_empty]
+            where = f"{path}: annotation {annotation.get('id', place)}"
+            if annotation["image_id"] not in images:
+                faults.add(where, f"found the image {annotation['image_id']!r}, which is not listed")
+            elif annotation["category_id"] not in numbers:
+                faults.add(where, f"found the category {annotation['category_id']!r}, which is not listed")
+            else:
+                boxes_of[annotation["image_id"]].append((place, annotation))
+        kept = [
+            number
+            for number, boxes in boxes_of.items()
+            if keep_empty or not all(annotation.get("iscrowd") for _, annotation in boxes)
+        ]
         chosen = [boxes_of[number] for number in kept]
         listed = [annotation for boxes in chosen for _, annotation in boxes]
         corners = np.array([annotation["bbox"] for annotation in listed], np.float64).reshape(-1, 4)
@@ -192,6 +212,7 @@ def read_coco(
                 np.float32
             ),
             labels=np.array([numbers[annotation["category_id"]] for annotation in listed], np.int64),
+            is_crowd=np.array([bool(annotation.get("iscrowd")) for annotation in listed], np.bool_),
             annotations=np.array(
                 [annotation.get("id", place) for boxes in chosen for place, annotation in boxes], np.int64
             ),

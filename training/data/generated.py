@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo_catalogue import more_products, render_reference, render_scene
-from training.data.coco import FOREGROUND, Truth
+from training.data.coco import FOREGROUND, NO_BOXES, Truth
 from training.data.faults import Faults, watched
-from training.data.pictures import Retrieval
+from training.data.pictures import Retrieval, check_classes
 from training.data.randomness import Stream, generator
 
 # Drawing is slow: a bar for fewer of them than where files are only looked at.
@@ -84,8 +84,9 @@ class GeneratedPictures:
     def identity(self, index: int) -> object:
         return self.where(index)
 
-    def check(self, faults: Faults, *, thorough: bool = True) -> None:
-        """Nothing can be missing."""
+    def check(self, faults: Faults, *, pictures_per_class: int = 1, thorough: bool = True) -> None:
+        """Note classes with too few views; nothing can be missing."""
+        check_classes(self, "generated products", faults, pictures_per_class=pictures_per_class)
 
 
 def generated_retrieval(
@@ -162,6 +163,10 @@ class GeneratedScenes:
 
     def truth(self, index: int) -> Truth:
         return self._scene(index)[1]
+
+    def crowds(self, index: int) -> Truth:
+        """None are drawn."""
+        return NO_BOXES
 
     def _scene(self, index: int) -> tuple[NDArray[np.uint8], Truth]:
         if index not in self._drawn:

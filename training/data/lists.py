@@ -90,14 +90,19 @@ def read_retrieval_lists(
 
 def _label_lines(path: Path, faults: Faults) -> Iterator[Entry]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
+        with path.open("rb") as file:  # decoded line by line, so that one that cannot be is named
+            for number, raw in enumerate(file, start=1):
+                try:
+                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                except UnicodeDecodeError as error:
+                    faults.add(f"{path}:{number}", f"cannot be read as a list in UTF-8: {error}")
+                    return
+                if line:
                     try:
-                        yield _label_line(number, line.strip())
+                        yield _label_line(number, line)
                     except ValueError as error:
                         faults.add(f"{path}:{number}", str(error))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         faults.add(str(path), f"cannot be read as a list in UTF-8: {error}")
 
 

@@ -92,9 +92,9 @@ class MixedPictures(_Joined):
         part, number = self.place(index)
         return self._parts[part].identity(number)
 
-    def check(self, faults: Faults, *, thorough: bool = True) -> None:
+    def check(self, faults: Faults, *, pictures_per_class: int = 1, thorough: bool = True) -> None:
         for part in self._parts:
-            part.check(faults, thorough=thorough)
+            part.check(faults, pictures_per_class=pictures_per_class, thorough=thorough)
 
 
 class MixedScenes(_Joined):
@@ -126,6 +126,10 @@ class MixedScenes(_Joined):
     def truth(self, index: int) -> Truth:
         part, number = self.place(index)
         return self._parts[part].truth(number)
+
+    def crowds(self, index: int) -> Truth:
+        part, number = self.place(index)
+        return self._parts[part].crowds(number)
 
     def check(self, faults: Faults, *, thorough: bool = True) -> None:
         for part in self._parts:

@@ -5,6 +5,7 @@ in `mixing`. Labels are dense, 0 to classes - 1.
 """
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,10 @@ from training.data.faults import Faults, watched
 
 # Enough of a file for its header; a JPEG with more EXIF than this is read whole.
 HEAD_BYTES = 1 << 16
+TAIL_BYTES = 64
+# JPEG's end of image; PNG's last chunk with its checksum. Cameras fill up behind them.
+END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+PADDING = b"\0\r\n "
 READERS = 8
 JOBS_AT_ONCE = 4096
 # Published boxes are rounded: one that leaves the picture by less than this is cut off without a word.
@@ -50,11 +55,12 @@ class Pictures(Protocol):
     def identity(self, index: int) -> object:
         """What is equal for two entries that show the same crop."""
 
-    def check(self, faults: Faults, *, thorough: bool = True) -> None:
-        """Look at every picture without decoding it, and note what is wrong.
+    def check(self, faults: Faults, *, pictures_per_class: int = 1, thorough: bool = True) -> None:
+        """Look at every class, and at every picture without decoding it, and note what is wrong.
 
         Args:
             faults: takes them.
+            pictures_per_class: wanted at least: 1, or 2 under PKSampler, where a picture alone has no partner.
             thorough: read headers, a quarter of a millisecond each; False asks only whether the files are there.
         """
 
@@ -121,8 +127,15 @@ class ListedPictures:
         box = self.box(index)
         return image.pixels if box is None else image.crop(box, self.crop_margin)
 
-    def check(self, faults: Faults, *, thorough: bool = True) -> None:
-        """Note each missing or unusable picture, and each box without area or outside its picture."""
+    def check(self, faults: Faults, *, pictures_per_class: int = 1, thorough: bool = True) -> None:
+        """Note each class with too few pictures, each missing or unusable picture, and each box without area or
+        outside its picture.
+        """
+        if not len(self):
+            faults.add(
+                str(self.source), "found no picture (behind minimum_pictures, if given), wanted one or more"
+            )
+        check_classes(self, str(self.source), faults, pictures_per_class=pictures_per_class)
         boxed: NDArray[np.bool_] = np.zeros(len(self), bool)
         if self.boxes is not None:
             boxed[:] = ~np.isnan(self.boxes).any(axis=1)
@@ -178,7 +191,7 @@ def _no_file(path: Path) -> str:
 
 
 def look_at(path: Path, measure: bool) -> Header:
-    """Judge a picture by its header, without decoding it.
+    """Judge a picture by its header and its end; only one that ends otherwise than its format does is decoded.
 
     Args:
         path: of the file.
@@ -191,9 +204,13 @@ def look_at(path: Path, measure: bool) -> Header:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
             try:
-                check_header(head)
+                file_format = check_header(head)
             except ImageRefused:
-                check_header(head + file.read())
+                file_format = check_header(head + file.read())
+            file.seek(-min(size, TAIL_BYTES), os.SEEK_END)
+            tail = file.read()
+        if not _ends(file_format, head, tail, size):
+            decode(path.read_bytes())  # cut off, or with something behind it
         if not measure:
             return Header("")
         with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
@@ -209,6 +226,13 @@ def look_at(path: Path, measure: bool) -> Header:
         return Header(f"cannot be read: {error}")
 
 
+def _ends(file_format: str, head: bytes, tail: bytes, size: int) -> bool:
+    """Whether a file ends as one of its format does that is whole; `head` and `tail` are its ends."""
+    if file_format == "WEBP":  # a RIFF, which says its length
+        return size >= 8 + int.from_bytes(head[4:8], "little")
+    return tail.rstrip(PADDING).endswith(END_MARKERS[file_format])
+
+
 def box_fault(box: NDArray[np.float32], width: float, height: float) -> str:
     """What is wrong with a box x1, y1, x2, y2 in a picture of this size; empty where nothing is."""
     x1, y1, x2, y2 = box.tolist()
@@ -222,13 +246,14 @@ def box_fault(box: NDArray[np.float32], width: float, height: float) -> str:
     return ""
 
 
-def check_classes(pictures: Pictures, faults: Faults, *, pictures_per_class: int = 1) -> None:
+def check_classes(pictures: Pictures, source: str, faults: Faults, *, pictures_per_class: int) -> None:
     """Note each class with too few pictures.
 
     Args:
         pictures: whose classes.
+        source: where they are listed, for messages.
         faults: takes them.
-        pictures_per_class: wanted at least: 1, or 2 under PKSampler, where a picture alone has no partner.
+        pictures_per_class: as for `Pictures.check`.
     """
     labels = pictures.labels
     counts = np.bincount(labels, minlength=len(pictures.classes))
@@ -238,8 +263,8 @@ def check_classes(pictures: Pictures, faults: Faults, *, pictures_per_class: int
         known = "" if pictures.classes[label] == str(label) else f" ({pictures.classes[label]})"
         if counts[label] == 0:
             faults.add(
-                _origin(pictures),
-                f"class {label}{known} is empty: give it pictures, or leave it out (relabel)",
+                source,
+                f"class {label}{known} is empty: give it pictures, or leave it out (relabel, or minimum_pictures)",
             )
         else:
             faults.add(
@@ -249,25 +274,18 @@ def check_classes(pictures: Pictures, faults: Faults, *, pictures_per_class: int
             )
 
 
-def _origin(pictures: Pictures) -> str:
-    return pictures.where(0).rpartition(":")[0] or pictures.where(0) if len(pictures.labels) else "the list"
-
-
 def check(pictures: Pictures, *, pictures_per_class: int = 1, thorough: bool = True) -> None:
     """Look through a training set before the run.
 
     Args:
         pictures: the set.
-        pictures_per_class: as for `check_classes`.
+        pictures_per_class: as for `Pictures.check`.
         thorough: as for `Pictures.check`; lists that `prepare` wrote had their headers read then.
     Raises:
         BadData: naming file and line of what is wrong.
     """
     faults = Faults()
-    if not len(pictures.labels):
-        faults.add("the list", "found no picture, wanted one or more")
-    check_classes(pictures, faults, pictures_per_class=pictures_per_class)
-    pictures.check(faults, thorough=thorough)
+    pictures.check(faults, pictures_per_class=pictures_per_class, thorough=thorough)
     faults.raise_if_any()
 
 
@@ -338,9 +356,6 @@ def check_retrieval(retrieval: Retrieval) -> None:
     """
     faults = Faults()
     query, gallery = retrieval.query, retrieval.gallery
-    for title, pictures in (("query", query), ("gallery", gallery)):
-        if not len(pictures.labels):
-            faults.add(f"the {title} list", "found no picture, wanted one or more")
     size = 1 + int(np.concatenate([retrieval.gallery_labels, retrieval.query_labels]).max(initial=-1))
     answers = np.bincount(retrieval.gallery_labels, minlength=size)[retrieval.query_labels]
     own_label = np.append(retrieval.gallery_labels, -1)[retrieval.own]

@@ -19,6 +19,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -62,6 +63,8 @@ LAYOUTS: dict[str, Callable[[Path], PublishedSet]] = {
     "stanford-online-products": stanford_online_products.read,
     "veri-wild": veri_wild.read,
 }
+
+Fact = TypeVar("Fact")
 
 # A box with a shorter side shows nothing, and rounding may close it.
 THINNEST_PIXELS = 0.1
@@ -147,8 +150,14 @@ class _Measured:
         for scene in listed:
             if scene.path in self.headers:
                 cut = [self._cut(scene.path, box) for box in scene.boxes]
-                boxes = [(box, name) for box, name in zip(cut, scene.names, strict=True) if box is not None]
-                kept.append(Boxed(scene.path, [box for box, _ in boxes], [name for _, name in boxes]))
+                kept.append(
+                    Boxed(
+                        scene.path,
+                        [box for box in cut if box is not None],
+                        _of_kept(scene.names, cut),
+                        _of_kept(scene.is_crowd, cut),
+                    )
+                )
         return kept
 
     def _cut(self, path: str, box: Box) -> Box | None:
@@ -161,6 +170,10 @@ class _Measured:
             None
         )
         return None
+
+
+def _of_kept(facts: Sequence[Fact], boxes: Sequence[Box | None]) -> list[Fact]:
+    return [fact for fact, box in zip(facts, boxes, strict=True) if box is not None]
 
 
 def _with_held_out(published: PublishedSet, share: float, seed: int) -> PublishedSet:
@@ -198,7 +211,7 @@ def _coco(scenes: Sequence[Boxed], sizes: dict[str, Header]) -> dict[str, object
     for number, scene in enumerate(scenes, start=1):
         header = sizes[scene.path]
         images.append({"id": number, "file_name": scene.path, "width": header.width, "height": header.height})
-        for (x1, y1, x2, y2), name in zip(scene.boxes, scene.names, strict=True):
+        for (x1, y1, x2, y2), name, is_crowd in zip(scene.boxes, scene.names, scene.is_crowd, strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -206,7 +219,7 @@ def _coco(scenes: Sequence[Boxed], sizes: dict[str, Header]) -> dict[str, object
                     "category_id": categories[name],
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": 0,
+                    "iscrowd": int(is_crowd),
                 }
             )
     listed = [{"id": number, "name": name} for name, number in categories.items()]
@@ -261,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.add_row(f"{split}.txt", f"{len(pictures):,}", f"{n_classes:,}", f"{n_boxes:,}")
     for split, scenes in written.scenes.items():
         n_classes = len({name for scene in scenes for name in scene.names})
-        n_boxes = sum(len(scene.boxes) for scene in scenes)
+        n_boxes = sum(not is_crowd for scene in scenes for is_crowd in scene.is_crowd)
         table.add_row(f"{split}.json", f"{len(scenes):,}", f"{n_classes:,}", f"{n_boxes:,}")
     console.print(table)
     if left_out:

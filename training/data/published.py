@@ -38,11 +38,13 @@ class Boxed(NamedTuple):
         path: relative to the set's folder, with "/".
         boxes: x1, y1, x2, y2 in pixels.
         names: of the boxes' classes.
+        is_crowd: which of the boxes hold many things and stand for none.
     """
 
     path: str
     boxes: Sequence[Box]
     names: Sequence[str]
+    is_crowd: Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def rows_of(path: Path, *columns: str) -> Iterator[dict[str, str]]:
 
 
 def coco_scenes(path: Path, where: str = "") -> list[Boxed]:
-    """The pictures and boxes of a file in COCO's format, crowds left out.
+    """The pictures and boxes of a file in COCO's format.
 
     Args:
         path: of the file.
@@ -120,17 +122,17 @@ def coco_scenes(path: Path, where: str = "") -> list[Boxed]:
     try:
         written: dict[str, Any] = json.loads(path.read_bytes())
         names = {category["id"]: str(category["name"]) for category in written["categories"]}
-        boxes: dict[Any, list[tuple[Box, str]]] = {image["id"]: [] for image in written["images"]}
+        boxes: dict[Any, list[tuple[Box, str, bool]]] = {image["id"]: [] for image in written["images"]}
         for annotation in written["annotations"]:
-            if not annotation.get("iscrowd"):
-                x, y, width, height = map(float, annotation["bbox"])
-                box = (x, y, x + width, y + height)
-                boxes[annotation["image_id"]].append((box, names[annotation["category_id"]]))
+            x, y, width, height = map(float, annotation["bbox"])
+            box, is_crowd = (x, y, x + width, y + height), bool(annotation.get("iscrowd"))
+            boxes[annotation["image_id"]].append((box, names[annotation["category_id"]], is_crowd))
         return [
             Boxed(
                 f"{where}{image['file_name']}",
-                [box for box, _ in boxes[image["id"]]],
-                [name for _, name in boxes[image["id"]]],
+                [box for box, _, _ in boxes[image["id"]]],
+                [name for _, name, _ in boxes[image["id"]]],
+                [is_crowd for _, _, is_crowd in boxes[image["id"]]],
             )
             for image in written["images"]
         ]

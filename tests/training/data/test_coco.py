@@ -38,6 +38,7 @@ def test_all_classes_are_foreground(tmp_path: Path) -> None:
     assert scenes.truth(0).boxes.tolist() == [[0, 0, 24, 16]]  # half a pixel beyond the border is rounding
     assert scenes.truth(1).boxes.tolist() == [[2, 3, 6, 8]]
     assert scenes.truth(1).labels.tolist() == [0]
+    assert [scenes.crowds(index).boxes.tolist() for index in (0, 1)] == [[], [[1, 1, 3, 3]]]
     assert scenes.read(1).shape == (16, 24, 3)
 
 
@@ -48,6 +49,24 @@ def test_classes_can_be_kept_and_so_can_bare_pictures(tmp_path: Path) -> None:
     assert len(scenes) == 3
     assert [scenes.truth(index).labels.tolist() for index in range(3)] == [[], [1], []]
     assert scenes.truth(0).boxes.shape == (0, 4)
+
+
+def test_a_picture_with_crowds_alone_has_no_boxes_to_train_on(tmp_path: Path) -> None:
+    path = scenes_file(tmp_path, [box(1, 9, 20, 2, 3, 4, 5), box(2, 7, 10, 0, 0, 30, 9, crowd=1)])
+    assert read_coco(path).paths.tolist() == ["sub/b.jpg"]
+    everything = read_coco(path, keep_empty=True)
+    assert len(everything) == 3
+    assert everything.truth(0).boxes.shape == (0, 4)
+    with pytest.raises(BadData, match=r"annotation 2: a\.jpg: found the box 0, 0, 30, 9 outside"):
+        check_scenes(everything)
+
+
+def test_scenes_without_any_box_are_refused(tmp_path: Path) -> None:
+    path = scenes_file(tmp_path, [box(1, 9, 20, 2, 3, 4, 5, crowd=1)])
+    with pytest.raises(BadData, match=r"train\.json: found no picture with boxes"):
+        check_scenes(read_coco(path))
+    with pytest.raises(BadData, match=r"train\.json: found no box that is no crowd"):
+        check_scenes(read_coco(path, keep_empty=True))
 
 
 def test_bad_boxes_are_named_by_annotation(tmp_path: Path) -> None:

@@ -55,9 +55,27 @@ def test_lines_that_are_none_are_named(tmp_path: Path) -> None:
 
 def test_a_list_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
-    for name in ("none.txt", "bytes.txt"):
+    (tmp_path / "latin.txt").write_bytes("a.jpg 0\nkäse.jpg 1\n".encode("latin-1"))
+    for name, place in (("none.txt", ""), ("bytes.txt", ":1"), ("latin.txt", ":2")):
         (fault,) = faults_of(read_label_list, tmp_path / name)
-        assert fault.startswith(f"{tmp_path / name}: cannot be read")
+        assert fault.startswith(f"{tmp_path / name}{place}: cannot be read")
+
+
+def test_a_list_from_a_spreadsheet_on_windows_and_names_of_any_kind(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "d.jpg"
+    names = ["Käse 1/日本 茶.jpg", "b\u2009c.jpg", str(elsewhere)]
+    for name in names:
+        draw(tmp_path / "root" / name)
+    lines = "".join(f"{name}\t0\r\n" for name in names)
+    (tmp_path / "t.txt").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    pictures = read_label_list(tmp_path / "t.txt", tmp_path / "root")
+    assert pictures.paths.tolist() == names
+    assert pictures.path(2) == elsewhere  # an absolute path is taken as it is
+    check(pictures)
+    sheet = "sku,name\r\nA,\r\n", "image,sku\r\nKäse 1/日本 茶.jpg,A\r\n"
+    for name, text in zip(("products.csv", "gallery.csv"), sheet, strict=True):
+        (tmp_path / "root" / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    check(read_folder(tmp_path / "root"))
 
 
 def test_small_classes_can_be_left_out(tmp_path: Path) -> None:

@@ -40,8 +40,20 @@ def test_faults_name_the_set_that_has_them(tmp_path: Path) -> None:
     with pytest.raises(BadData) as refused:
         check(MixedPictures([Part(goods), Part(logos, name="logos")]), pictures_per_class=2)
     alone, missing = refused.value.faults
-    assert alone.startswith(f"{tmp_path / 'logos/t.txt'}:1: class 1 (logos/0) has 1 picture")
+    assert alone.startswith(f"{tmp_path / 'logos/t.txt'}:1: class 0 has 1 picture")
     assert missing.startswith(f"{tmp_path / 'logos/t.txt'}:2: 1.jpg: found no file")
+
+
+def test_an_empty_set_or_class_among_others_is_named_by_its_own_list(tmp_path: Path) -> None:
+    draw(tmp_path / "a.jpg")
+    goods = read_label_list(write_list(tmp_path / "goods.txt", "a.jpg 0"))
+    logos = read_label_list(write_list(tmp_path / "logos.txt", "a.jpg 0", "a.jpg 2"))
+    flowers = read_label_list(write_list(tmp_path / "flowers.txt", "a.jpg 0"), minimum_pictures=2)
+    with pytest.raises(BadData) as refused:
+        check(MixedPictures([Part(goods), Part(logos), Part(flowers)]))
+    gap, nothing = refused.value.faults
+    assert gap.startswith(f"{tmp_path / 'logos.txt'}: class 1 is empty")
+    assert nothing.startswith(f"{tmp_path / 'flowers.txt'}: found no picture (behind minimum_pictures")
 
 
 def test_scenes_of_several_sets(tmp_path: Path) -> None:

@@ -89,14 +89,36 @@ def test_a_header_beyond_the_first_bytes_is_found(tmp_path: Path) -> None:
     assert look_at(path, measure=True) == ("", 30, 20)
 
 
-def test_pixels_damaged_behind_a_good_header_are_named_when_read(tmp_path: Path) -> None:
-    whole = draw(tmp_path / "a.jpg", width=200, height=200).read_bytes()
-    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
-    path = write_list(tmp_path / "t.txt", "a.jpg 0")
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_a_file_that_is_cut_off_is_named_at_the_start_and_one_with_more_behind_it_is_none(
+    tmp_path: Path, file_format: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    for name in ("whole", "padded", "followed", "cut", "almost"):
+        Image.fromarray(pixels).save(tmp_path / name, file_format)
+    whole = (tmp_path / "whole").read_bytes()
+    (tmp_path / "padded").write_bytes(whole + bytes(40))
+    (tmp_path / "followed").write_bytes(whole + b"a film of the moment" * 9)
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "almost").write_bytes(whole[: len(whole) * 9 // 10])
+    path = write_list(tmp_path / "t.txt", "whole 0", "cut 0", "padded 0", "followed 0", "almost 0")
+    with pytest.raises(BadData) as refused:
+        check(read_label_list(path))
+    assert [fault.split(": ")[0] for fault in refused.value.faults] == [f"{path}:2", f"{path}:5"]
+
+
+def test_pixels_damaged_between_good_ends_are_named_when_read(tmp_path: Path) -> None:
+    draw(tmp_path / "b.jpg")
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    middle = len(whole) // 2
+    (tmp_path / "a.png").write_bytes(whole[:middle] + bytes(64) + whole[middle + 64 :])
+    path = write_list(tmp_path / "t.txt", "b.jpg 0", "a.png 0")
     pictures = read_label_list(path)
     check(pictures)
-    with pytest.raises(BadData, match=r"t\.txt:1: .*a\.jpg: truncated"):
-        pictures.read(0)
+    with pytest.raises(BadData, match=r"t\.txt:2: .*a\.png: "):
+        pictures.read(1)
 
 
 def test_a_crop_has_its_margin(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def _scenes(listed: Path, folder: str) -> list[Boxed]:
         for number, row in enumerate(csv.reader(file), start=1):
             if row:
                 boxes.setdefault(row[0], []).append(_box(row[1:5], f"{listed}:{number}"))
-    return [Boxed(folder + image, own, [FACE] * len(own)) for image, own in boxes.items()]
+    return [Boxed(folder + image, own, [FACE] * len(own), [False] * len(own)) for image, own in boxes.items()]
 
 
 def _box(corners: Sequence[str], where: str) -> Box:

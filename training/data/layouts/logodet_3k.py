@@ -30,7 +30,7 @@ def read(source: Path) -> PublishedSet:
         name = file.parent.relative_to(root).as_posix()
         boxes = _boxes(file)
         pictures += [Labelled(picture, name, box) for box in boxes]
-        scenes.append(Boxed(picture, boxes, [name] * len(boxes)))
+        scenes.append(Boxed(picture, boxes, [name] * len(boxes), [False] * len(boxes)))
     return PublishedSet(pictures={"train": pictures}, scenes={"train": scenes})
 
 

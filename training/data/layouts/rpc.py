@@ -41,5 +41,6 @@ def _products(scenes: list[Boxed]) -> list[Labelled]:
     return [
         Labelled(scene.path, name, box)
         for scene in scenes
-        for box, name in zip(scene.boxes, scene.names, strict=True)
+        for box, name, is_crowd in zip(scene.boxes, scene.names, scene.is_crowd, strict=True)
+        if not is_crowd
     ]

@@ -260,7 +260,9 @@ def test_coco(tmp_path: Path) -> None:
     )
     write_list(source / "annotations/captions_train2017.json", "{}")
     assert prepared("coco", source, out) == {}
-    assert read_coco(out / "train.json", source).truth(0).boxes.tolist() == [[1, 2, 4, 6]]
+    scenes = read_coco(out / "train.json", source)
+    assert scenes.truth(0).boxes.tolist() == [[1, 2, 4, 6]]
+    assert scenes.crowds(0).boxes.tolist() == [[0, 0, 24, 16]]  # evaluation wants to know of it
 
 
 def test_objects365(tmp_path: Path) -> None:
