@@ -31,9 +31,10 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
+    """A hint for who wrote a key that is not known: the one most like it, in capitals or not, or else all."""
+    names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(key.casefold(), names, n=1, cutoff=0.5)
+    return f"did you mean {names[near[0]]}?" if near else f"known are {', '.join(names.values())}."
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -49,7 +49,10 @@ LOSSES: dict[str, type[nn.Module]] = {
     "DCH": DCH,
 }
 
-# Of a pair; likewise, called with the student's output, the teacher's, and the labels.
+# Those of an embedder's that compare logits, and so want a head; by the others one would not be trained.
+LOSSES_OF_LOGITS = ("CrossEntropy", "DSHSD")
+
+# Of a pair, all comparing logits; likewise, called with the student's output, the teacher's, and the labels.
 DISTILLATION_LOSSES: dict[str, type[nn.Module]] = {
     "DML": DeepMutualLearning,
     "UDML": UnifiedDeepMutualLearning,

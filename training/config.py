@@ -9,24 +9,16 @@ argument stops the run at its start, with the file, the key and the nearest know
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import core_schema
 
 from training.choices import nearest
 from training.settings import PROGRAMS, Settings
 
-# Faults that say all there is to say.
-OWN_FAULTS = (
-    "unknown_key",
-    "unknown_component",
-    "unknown_argument",
-    "argument_type",
-    "missing_argument",
-    "unknown_loss",
-    "no_loss",
-    "steps",
-)
+# Faults of pydantic's own do not say what they found; ours say all there is to say.
+PYDANTICS_FAULTS = get_args(core_schema.ErrorType)
 
 
 class ConfigRefused(Exception):
@@ -45,6 +37,8 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """
     try:
         written = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigRefused(f"{path}: found no such file, wanted a configuration in TOML.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigRefused(f"{path}: cannot be read as TOML: {error}") from error
     for override in overrides:
@@ -101,14 +95,15 @@ def _override(written: dict[str, Any], override: str) -> None:
 
 
 def _entry(entries: list[Any], number: str, override: str) -> Any:
-    if not number.isdigit() or int(number) >= len(entries):
-        raise ConfigRefused(f"-o {override}: found {number!r}, wanted 0 to {len(entries) - 1}.")
+    if not number.isdecimal() or int(number) >= len(entries):
+        wanted = f"0 to {len(entries) - 1}" if entries else "no key into a list that is empty"
+        raise ConfigRefused(f"-o {override}: found {number!r}, wanted {wanted}.")
     return entries[int(number)]
 
 
 def _checked(written: Mapping[str, Any], source: str, overrides: Sequence[str]) -> Settings:
     program = written.get("program")
-    if program not in PROGRAMS:
+    if not isinstance(program, str) or program not in PROGRAMS:
         raise ConfigRefused(f"{source}: program: found {program!r}, wanted one of {', '.join(PROGRAMS)}.")
     adapter: TypeAdapter[Settings] = TypeAdapter(PROGRAMS[program])
     try:
@@ -152,6 +147,6 @@ def _sentence(fault: Any) -> str:
     if kind == "union_tag_invalid":
         tags = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
         return f"unknown kind {context['tag']}: {nearest(context['tag'], tags)}"
-    if kind in OWN_FAULTS:
+    if kind not in PYDANTICS_FAULTS:
         return str(fault["msg"])
     return f"found {fault['input']!r}. {fault['msg']}."

@@ -191,6 +191,8 @@ def embedder_card(
     """
     side, branch = settings.input.side, settings.model.hash_branch
     is_code = network.bits % 8 == 0
+    if settings.model.has_codes and not is_code:
+        raise ValueError(f"model: found hash codes of {network.bits} bits, wanted a multiple of 8.")
     learned = branch.losses if branch is not None else settings.losses if settings.model.hashes else {}
     hash_output = "embedding" if branch is None else "hash"
     return ModelCard(

@@ -28,6 +28,7 @@ from training.choices import (
     Truth,
     Whole,
 )
+from training.components import LOSSES_OF_LOGITS
 from training.data.samplers import ClassDraw
 
 
@@ -73,6 +74,26 @@ StartChoice = Annotated[
 ]
 
 
+def check_head(key: str, head: HeadChoice | None, losses: Losses) -> None:
+    """Refuse a head that no loss looks at, which several processes cannot train, and losses that miss one.
+
+    Args:
+        key: of the head, for the message.
+        head: as it is set.
+        losses: of the embedder that has it or has it not.
+    """
+    looking = [name for name in losses if name in LOSSES_OF_LOGITS]
+    if looking and head is None:
+        raise PydanticCustomError(
+            "head", "{key}: found none, wanted one: {loss} compares logits", {"key": key, "loss": looking[0]}
+        )
+    if head is not None and not looking:
+        facts = {"key": key, "head": head.name, "losses": ", ".join(losses)}
+        raise PydanticCustomError(
+            "head", "{key}: found {head}, wanted none: {losses} would not train it", facts
+        )
+
+
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class HashBranchChoice(Table):
     """What learns a hash code beside the embedding.
@@ -85,6 +106,11 @@ class HashBranchChoice(Table):
     neck: NeckChoice
     head: HeadChoice | None = None
     losses: Losses
+
+    @model_validator(mode="after")
+    def _check_head(self) -> "HashBranchChoice":
+        check_head("model.hash_branch.head", self.head, self.losses)
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -254,6 +280,17 @@ class GeneratedScenesSource(Table):
     rate: Positive = 1.0
     name: str = ""
 
+    @model_validator(mode="after")
+    def _check_items(self) -> "GeneratedScenesSource":
+        if self.fewest_items > self.most_items:
+            found = {"fewest": self.fewest_items, "most": self.most_items}
+            raise PydanticCustomError(
+                "items",
+                "found fewest_items {fewest} and most_items {most}, wanted no more than most_items",
+                found,
+            )
+        return self
+
 
 SceneSource = Annotated[CocoFile | GeneratedScenesSource, Field(discriminator="kind")]
 
@@ -397,8 +434,8 @@ class PiecewiseSchedule(WarmedUp):
     """The rate times a factor from each of some epochs on."""
 
     kind: Literal["piecewise"]
-    epochs: tuple[Number, ...]
-    factors: tuple[Number, ...]
+    epochs: tuple[AtLeastZero, ...]
+    factors: tuple[AtLeastZero, ...]
 
     @model_validator(mode="after")
     def _check_lengths(self) -> "PiecewiseSchedule":
@@ -460,13 +497,22 @@ class Retrieval(Table):
         source: queries and gallery.
         every_epochs: how often; the last epoch's end is always evaluated.
         batch_size: crops embedded at a time.
-        best_by: the figure by which `best` is chosen.
+        best_by: the figure by which `best` is chosen; those of hash codes want a model that learns them.
     """
 
     source: RetrievalSource
     every_epochs: Count = 1
     batch_size: Count = 64
-    best_by: str = "recall@1"
+    best_by: Literal["recall@1", "recall@5", "mAP", "hash_recall@1", "hash_recall@5", "hash_mAP"] = "recall@1"
+
+    def check_measured(self, model: EmbedderChoice) -> None:
+        """Refuse to choose by what is not measured of the model, which would show only after some epochs."""
+        if self.best_by.startswith("hash_") and not model.has_codes:
+            raise PydanticCustomError(
+                "best_by",
+                "evaluation.best_by: found {found}, wanted recall@1, recall@5 or mAP: the model learns no hash codes",
+                {"found": self.best_by},
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -500,7 +546,7 @@ class Run(Table):
         device: cpu, cuda, or auto, which is cuda where there is one.
     """
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     out: Path
     seed: Whole = 1
     epochs: Count
@@ -529,6 +575,12 @@ class EmbedderSettings(Run):
     data: EmbedderData
     evaluation: Retrieval
 
+    @model_validator(mode="after")
+    def _check_together(self) -> "EmbedderSettings":
+        check_head("model.head", self.model.head, self.losses)
+        self.evaluation.check_measured(self.model)
+        return self
+
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class PairSettings(Run):
@@ -548,6 +600,16 @@ class PairSettings(Run):
     losses: PairLosses
     data: EmbedderData
     evaluation: Retrieval
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "PairSettings":
+        for key, choice in (("model", self.model), ("teacher", self.teacher or self.model)):
+            if choice.head is None:
+                raise PydanticCustomError(
+                    "head", "{key}.head: found none, wanted one: a pair compares logits", {"key": key}
+                )
+        self.evaluation.check_measured(self.model)
+        return self
 
     @model_validator(mode="after")
     def _refuse_hash_branch(self) -> "PairSettings":

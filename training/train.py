@@ -22,7 +22,22 @@ from training.train_detector import train_detector
 from training.train_embedder import train_embedder
 from training.train_pair import train_pair
 
-REFUSALS = (BadData, CheckpointRefused, ConfigRefused, TrainingStopped, WeightsRefused, ValueError)
+# An OSError is the machine's: a full disk, a folder that may not be written. It names the file.
+REFUSALS = (
+    BadData,
+    CheckpointRefused,
+    ConfigRefused,
+    TrainingStopped,
+    WeightsRefused,
+    OSError,
+    ValueError,
+)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"found {text}, wanted a number of 1 or more")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a setting that differs from the file's: -o epochs=3 -o data.train.0.rate=4; may come more than once",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's latest checkpoint")
-    parser.add_argument("--until-epoch", type=int, metavar="N", help="stop after N epochs; --resume goes on")
+    parser.add_argument(
+        "--until-epoch", type=_count, metavar="N", help="stop after N epochs; --resume goes on"
+    )
     given = parser.parse_args(arguments)
     try:
         settings = read_settings(given.config, given.override)

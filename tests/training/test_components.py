@@ -1,10 +1,16 @@
 """Every part that a configuration may name fits every other, learns in all of its parameters, and embeds."""
 
+import re
+from typing import Any
+
 import pytest
 import torch
 
-from training.components import BACKBONES, HEADS, NECKS
+from training.components import BACKBONES, DISTILLATION_LOSSES, HEADS, LOSSES, NECKS
+from training.config import ConfigRefused, settings_from_dict
 from training.models.embedder import EmbedderModel
+from training.networks import build_embedder, build_losses
+from training.settings import EmbedderSettings, PairSettings
 
 SMALL = {
     "PPLCNet": {"scale": 0.25},
@@ -69,3 +75,73 @@ def test_an_unknown_efficientnet_and_a_crooked_number_of_bits_are_refused() -> N
         BACKBONES["EfficientNetLite"](scale="lite9")
     with pytest.raises(ValueError, match="found 20, wanted a multiple of 8"):
         NECKS["Hash"](64, bits=20)
+
+
+# Every table, and where a configuration names its parts.
+TABLES: dict[str, dict[str, Any]] = {
+    "backbone": BACKBONES,
+    "neck": NECKS,
+    "head": HEADS,
+    "loss": LOSSES,
+    "loss of a pair": DISTILLATION_LOSSES,
+}
+NAMED = [(kind, name) for kind, table in TABLES.items() for name in table]
+
+
+def naming(kind: str, name: str) -> dict[str, Any]:
+    """The least configuration that names a part."""
+    model: dict[str, Any] = {"backbone": {"name": "PPLCNet", "scale": 0.25}, "head": {"name": "FC"}}
+    losses: dict[str, Any] = {"CrossEntropy": {}}
+    if kind == "loss of a pair":
+        losses = {name: {}}
+    elif kind == "loss":
+        losses |= {name: {}}
+    else:
+        model[kind] = {"name": name}
+    return {
+        "program": "pair" if kind == "loss of a pair" else "embedder",
+        "name": "least",
+        "out": "run",
+        "epochs": 1,
+        "batch_size": 8,
+        "model": model,
+        "losses": losses,
+        "optimiser": {"learning_rate": 0.1, "reference_batch": 8},
+        "data": {
+            "train": [{"kind": "generated", "products": 4, "views": 2}],
+            "augmentation": {"kind": "none"},
+        },
+        "evaluation": {"source": {"kind": "generated", "products": 4}},
+    }
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMED)
+def test_each_name_is_built_from_the_least_configuration(kind: str, name: str) -> None:
+    settings = settings_from_dict(naming(kind, name), "the test")
+    assert isinstance(settings, EmbedderSettings | PairSettings)
+    with torch.device("meta"):
+        network = build_embedder(settings.model, n_classes=5)
+    table = DISTILLATION_LOSSES if isinstance(settings, PairSettings) else LOSSES
+    criterion = build_losses(settings.losses, table)
+    built = {
+        "backbone": network.backbone,
+        "neck": network.neck,
+        "head": network.head,
+    }.get(kind) or criterion.losses[name]
+    assert type(built) is TABLES[kind][name]
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMED)
+def test_each_part_says_what_it_is(kind: str, name: str) -> None:
+    said = vars(TABLES[kind][name])["__doc__"]  # its own, none that it inherits
+    assert re.match(r".{20,}?[.:]", said.strip(), re.DOTALL), "a sentence"
+
+
+@pytest.mark.parametrize("spoilt", [str.lower, lambda name: f"{name}s", lambda name: f"{name[:1]}{name}"])
+@pytest.mark.parametrize(("kind", "name"), NAMED)
+def test_a_name_that_is_none_is_refused_with_the_nearest(kind: str, name: str, spoilt: Any) -> None:
+    misspelt = spoilt(name)
+    with pytest.raises(ConfigRefused) as refused:
+        settings_from_dict(naming(kind, misspelt), "the test")
+    what = "loss" if kind.startswith("loss") else "component"
+    assert f"unknown {what} {misspelt}: did you mean {name}?" in str(refused.value)

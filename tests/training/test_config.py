@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.training.runs import DETECTOR
 from training.components import DISTILLATION_LOSSES, LOSSES
 from training.config import ConfigRefused, read_settings, settings_from_dict, settings_to_dict
 from training.networks import build_detector, build_embedder, build_losses, embedder_card
@@ -97,12 +98,29 @@ def test_a_fault_in_the_file_names_the_file(file: Path, added: str, wanted: str)
         ("losses.CrossEntropi.weight=1", "unknown loss CrossEntropi: did you mean CrossEntropy?"),
         ("losses.CrossEntropy.smoothing=1", "CrossEntropy takes no smoothing: did you mean label_smoothing?"),
         ("losses={}", "found no loss"),
+        ("losses={DCH={}}", "model.head: found ArcMargin, wanted none: DCH would not train it"),
+        ("model.head.name=arcmargin", "unknown component arcmargin: did you mean ArcMargin?"),
         ("schedule.kind=piecewise", "schedule.factors: wanted, and not given"),
         ("optimiser.learning_rate=-1", "optimiser.learning_rate: found -1"),
         ("epochs=true", "epochs: found True"),
         ("name=3", "name: found 3"),
         ("program=embeder", "program: found 'embeder', wanted one of embedder, pair, detector"),
+        ('program=["embedder"]', "program: found ['embedder'], wanted one of embedder, pair, detector"),
         ("epochs", "-o epochs: wanted key=value"),
+        ("=3", "-o =3: wanted key=value"),
+        ("name=", "name: found ''"),
+        ("epochs=0", "epochs: found 0. Input should be greater than or equal to 1."),
+        ("batch_size=2.5", "batch_size: found 2.5. Input should be a valid integer"),
+        ("input.side=16", "input.side: found 16. Input should be greater than or equal to 32."),
+        ("data.train.0.rate=-1", "data.train.0.rate: found -1. Input should be greater than 0."),
+        ("data.train.views=3", "found 'views', wanted 0 to 0"),
+        ("data.train.\u00b2.views=3", "found '\u00b2', wanted 0 to 0"),
+        ("evaluation.best_by=recal@1", "evaluation.best_by: found 'recal@1'. Input should be 'recall@1'"),
+        ("evaluation.best_by=hash_mAP", "found hash_mAP, wanted recall@1, recall@5 or mAP"),
+        (
+            "schedule={kind='piecewise', epochs=[5], factors=[-0.1]}",
+            "schedule.factors.0: found -0.1. Input should be greater than or equal to 0",
+        ),
         ("epochs.more=1", "epochs is 2, which has no keys"),
     ],
 )
@@ -113,11 +131,52 @@ def test_what_does_not_fit_is_refused_with_key_and_nearest(file: Path, override:
     assert len(str(refused.value).splitlines()) <= 2
 
 
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+def test_losses_of_logits_want_a_head_also_behind_a_branch_and_in_a_pair(file: Path) -> None:
+    headless = WRITTEN.replace('head = { name = "ArcMargin" }', "")
+    branch = '[model.hash_branch]\nneck = { name = "Hash", bits = 16 }\nlosses = { DSHSD = {} }\n'
+    pair = headless.replace('"embedder"', '"pair"').replace(
+        "CrossEntropy = { label_smoothing = 0.1 }", "DML = {}"
+    )
+    for text, wanted in (
+        (headless, "model.head: found none, wanted one: CrossEntropy compares logits"),
+        (WRITTEN + branch, "model.hash_branch.head: found none, wanted one: DSHSD compares logits"),
+        (pair, "model.head: found none, wanted one: a pair compares logits"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigRefused) as refused:
+            read_settings(file)
+        assert wanted in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (None, "found no such file, wanted a configuration in TOML"),
+        (b"", "program: found None, wanted one of embedder, pair, detector"),
+        (b"epochs = ", "cannot be read as TOML"),
+        (b"name = 'K\xe4se'", "cannot be read as TOML"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes | None, wanted: str) -> None:
     path = tmp_path / "broken.toml"
-    path.write_text("epochs = ")
-    with pytest.raises(ConfigRefused, match=r"broken\.toml: cannot be read as TOML"):
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigRefused, match=rf"broken\.toml: {wanted}"):
         read_settings(path)
+
+
+def test_a_detectors_side_and_scenes_that_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / "detector.toml"
+    path.write_text(DETECTOR.format(out="run"))
+    for override, wanted in (
+        ("input.side=100", "input.side: found 100. Input should be a multiple of 64."),
+        ("data.train.0.most_items=0", "data.train.0.most_items: found 0"),
+        ("data.train.0.fewest_items=3", "data.train.0: found fewest_items 3 and most_items 2"),
+    ):
+        with pytest.raises(ConfigRefused) as refused:
+            read_settings(path, [override])
+        assert f"-o {override}: {wanted}" in str(refused.value)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)

@@ -159,6 +159,46 @@ def test_a_hash_branch_learns_codes_and_leaves_the_embedding_as_it_would_be(tmp_
     assert main(["-c", str(written(tmp_path / "pair", PAIR)), "-o", branch]) == 1
 
 
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        (["batch_size=7"], "batch size: found 7, wanted a multiple of 2 pictures a class in 1 processes"),
+        (["batch_size=32"], "found 8 classes, wanted 16 or more for batches of 32"),
+        (["data.train.0.views=1"], "has 1 picture, wanted 2 or more for PKSampler"),
+        (["data.train.0.products=100000"], "n is 100000; want 0 to 99999"),
+        (["model.hashes=true", "model.neck={name='FC', dimension=50}"], "hash codes of 50 bits"),
+        (["model.start_from={kind='imagenet', weights='/no/file'}"], "/no/file"),
+        (["out={file}/run"], "{file}/run"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_its_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], wanted: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    arguments = ["-c", str(written(tmp_path))]
+    for override in overrides:
+        arguments += ["-o", override.replace("{file}", str(file))]
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert wanted.format(file=file) in said.err
+    assert "epoch" not in said.out
+    assert not list(tmp_path.glob("**/*.pt"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-c", str(written(tmp_path)), "-o", "device=cuda"]) == 1
+    assert "device: found no GPU that PyTorch can use" in capsys.readouterr().err
+
+
+def test_no_epochs_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("0", "-1", "x"):
+        with pytest.raises(SystemExit):
+            main(["-c", str(written(tmp_path)), "--until-epoch", number])
+        assert f"found {number}, wanted a number of 1 or more" in capsys.readouterr().err
+
+
 def test_bfloat16_on_a_cpu_trains_in_mixed_precision(tmp_path: Path) -> None:
     end = trained(written(tmp_path), "-o", "precision=mixed", "--until-epoch", "1")
     assert all(value.dtype != torch.bfloat16 for value in end.weights.values())
