@@ -107,7 +107,10 @@ def load(path: Path, program: str | None = None) -> Checkpoint:
         ) from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise CheckpointRefused(f"{path}: holds no {FORMAT}; wanted a file that training.train wrote.")
-    checkpoint = Checkpoint(**content)
+    try:
+        checkpoint = Checkpoint(**content)
+    except TypeError as error:
+        raise CheckpointRefused(f"{path}: holds other facts than a {FORMAT} does ({error}).") from error
     if program not in (None, checkpoint.program):
         raise CheckpointRefused(f"{path}: is of the program {checkpoint.program}, wanted one of {program}.")
     return checkpoint

@@ -1,8 +1,12 @@
 """Checkpoints: whole or refused by name, and never a pickle that runs something."""
 
+import os
 import pickle
 import random
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from torch import nn
 
 from tests.training.runs import ONE_PROCESS
 from training.checkpoint import (
+    FORMAT,
     Checkpoint,
     CheckpointRefused,
     load,
@@ -43,6 +48,40 @@ def test_a_checkpoint_comes_back_whole_and_leaves_nothing_beside_it(tmp_path: Pa
     assert (found.epoch, found.best, found.settings) == (3, 0.5, {"name": "small"})
     torch.testing.assert_close(dict(found.weights), dict(kept.weights), rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["latest.pt"]
+
+
+def killed(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def half_written(_: object, file: BinaryIO) -> None:
+    file.write(b"half of it")
+    file.flush()
+    killed()
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "fate"),
+    [(torch, "save", half_written), (os, "fsync", killed), (Path, "replace", killed)],
+    ids=["while it is written", "before it is on the disk", "before it is renamed"],
+)
+def test_a_process_that_is_killed_leaves_the_old_checkpoint(
+    tmp_path: Path, place: object, name: str, fate: Callable[..., None]
+) -> None:
+    path, later = tmp_path / "latest.pt", small(step=16)
+    save(small(), path)
+    child = os.fork()
+    if child == 0:
+        try:
+            setattr(place, name, fate)
+            save(later, path)
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert load(path).step == 12
+    save(later, path)  # what was left beside it is in nobody's way
+    assert load(path).step == 16
+    assert [one.name for one in tmp_path.iterdir()] == ["latest.pt"]
 
 
 def test_random_numbers_go_on_where_they_were() -> None:
@@ -81,6 +120,9 @@ def test_other_files_and_other_programs_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "weights.pt")
     with pytest.raises(CheckpointRefused, match="found no such file"):
         load(tmp_path / "none.pt")
+    torch.save({"format": FORMAT, "program": "embedder"}, tmp_path / "half.pt")
+    with pytest.raises(CheckpointRefused, match=r"half\.pt: holds other facts .*'settings'"):
+        load(tmp_path / "half.pt")
     save(small(), tmp_path / "latest.pt")
     with pytest.raises(CheckpointRefused, match="is of the program embedder, wanted one of detector"):
         load(tmp_path / "latest.pt", "detector")
