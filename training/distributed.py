@@ -54,12 +54,17 @@ def started(device: str = "auto") -> Iterator[Process]:
         device: cpu, cuda, or auto, which is cuda where there is one. With cuda each process takes the GPU of its
             number on its machine and they speak by NCCL, else by gloo.
     Raises:
-        ValueError: cuda was asked for and there is none.
+        ValueError: cuda was asked for and there is none, or there are fewer than processes on this machine.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: found no GPU that PyTorch can use, wanted one for cuda; say cpu or auto.")
     uses_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if uses_gpu else torch.device("cpu")
+    number, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if uses_gpu and number >= n_gpus:
+        raise ValueError(
+            f"device: found {n_gpus} GPU(s), wanted one for each process of this machine; start as many processes."
+        )
+    place = torch.device("cuda", number) if uses_gpu else torch.device("cpu")
     if uses_gpu:
         torch.cuda.set_device(place)
     count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -80,6 +85,16 @@ def wrapped(network: nn.Module, process: Process) -> nn.Module:
     return DistributedDataParallel(
         network, device_ids=[process.device] if process.device.type == "cuda" else None
     )
+
+
+def share_buffers(network: nn.Module) -> None:
+    """Give each process the first one's buffers, in place; every process has to call it.
+
+    Gradients keep weights equal; the running means of normalisations each process has from its own last step.
+    """
+    if distributed.is_initialized():
+        for buffer in network.buffers():
+            distributed.broadcast(buffer, src=0)
 
 
 def mean_over_processes(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from training.checkpoint import Checkpoint, code_version, random_states, restore
 from training.config import settings_to_dict
 from training.curves import EPOCH
 from training.data.samplers import BatchSampler
-from training.distributed import wrapped
+from training.distributed import share_buffers, wrapped
 from training.optimiser import build_optimiser, build_scaler, set_learning_rate, take_step
 from training.run_folder import RunFolder, Watch, watched_batches
 from training.schedule import learning_rate_factor, scaled_learning_rate
@@ -93,7 +93,9 @@ def train(
         optimiser.load_state_dict(dict(before.optimiser))
         scaler.load_state_dict(dict(before.scaler))
         restore_random_state(before.random, process)
-        step, best, figures = before.step, before.best, before.figures
+        # Its own step, unless an epoch has another number of them now: of other processes, or with a picture left out.
+        step = before.epoch * steps_per_epoch
+        best, figures = before.best, before.figures
     parallel = wrapped(network, process)
 
     rate = scaled_learning_rate(
@@ -101,7 +103,7 @@ def train(
         total_batch=sampler.batch_size,
         reference_batch=settings.optimiser.reference_batch,
     )
-    origin = task.origin if before is None else f"resumed after step {before.step}"
+    origin = task.origin if before is None else f"resumed after epoch {before.epoch}"
     folder.say(
         f"{settings.name}: {sum(weight.numel() for weight in network.parameters()):,} weights, {origin}; "
         f"{task.trained_on}; {steps_per_epoch} steps of {sampler.batch_size} an epoch, learning rate {rate:g}; "
@@ -133,6 +135,7 @@ def train(
         is_best = False
         measured: dict[str, float] = {}
         if (epoch + 1) % settings.evaluation.every_epochs == 0 or epoch + 1 == settings.epochs:
+            share_buffers(network)  # what is judged is what is kept
             figures = measured = task.evaluate()
             is_best = best is None or figures[settings.evaluation.best_by] > best
             best = figures[settings.evaluation.best_by] if is_best else best

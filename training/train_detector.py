@@ -18,7 +18,7 @@ from training.coco_ap import evaluate_detector
 from training.data.augment_detection import DetectionAugmentation
 from training.data.datasets import DetectionDataset, collate_detection
 from training.data.samplers import ShuffledSampler
-from training.distributed import Process, mean_over_processes
+from training.distributed import Process, mean_over_processes, share_buffers
 from training.loop import Task, train
 from training.losses.detection import PicoDetLoss
 from training.models.embedder import IMAGENET
@@ -85,6 +85,7 @@ def train_detector(
         if average is not None:
             mean = copy.deepcopy(network)
             mean.load_state_dict(average.weights(network))
+            share_buffers(mean)
         return evaluate_detector(
             mean,
             judged,
