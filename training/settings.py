@@ -23,6 +23,7 @@ from training.choices import (
     Number,
     PairLosses,
     Positive,
+    Seed,
     Share,
     Table,
     Truth,
@@ -179,10 +180,19 @@ class LabelList(Table):
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class CatalogueFolder(Table):
-    """Pictures of a folder in the catalogue's format: its products.csv and gallery.csv."""
+    """Pictures of a folder in the catalogue's format: of its products.csv.
+
+    Attributes:
+        folder: the folder.
+        gallery: the file that lists the pictures, in the folder or elsewhere by an absolute path.
+        minimum_pictures: products with fewer are left out; None leaves none out.
+        rate: how often its pictures are drawn, beside 1 of another set.
+        name: for messages and the card.
+    """
 
     kind: Literal["folder"]
     folder: Path
+    gallery: str = "gallery.csv"
     minimum_pictures: Count | None = None
     rate: Positive = 1.0
     name: str = ""
@@ -548,7 +558,7 @@ class Run(Table):
 
     name: Annotated[str, Field(min_length=1)]
     out: Path
-    seed: Whole = 1
+    seed: Seed = 1
     epochs: Count
     batch_size: Count
     workers: Whole = 2
@@ -563,11 +573,13 @@ class EmbedderSettings(Run):
     """`training.train_embedder`: embedders, and hash embedders.
 
     Attributes:
+        batch_size: 2 or more, for batch normalisations behind the pooling.
         quantise: pact trains the network to be int8 (`training.quantisation.pact`); it wants trained weights to start
             from. None leaves it float.
     """
 
     program: Literal["embedder"]
+    batch_size: Annotated[int, Field(strict=True, ge=2)]
     quantise: Literal["pact"] | None = None
     input: EmbedderInput = field(default_factory=EmbedderInput)
     model: EmbedderChoice
@@ -587,12 +599,14 @@ class PairSettings(Run):
     """`training.train_pair`: two embedders that learn together, or one from the other.
 
     Attributes:
+        batch_size: as for EmbedderSettings.
         model: of the student.
         teacher: None is as the student, with other weights by chance.
         teacher_checkpoint: a trained embedder as teacher, which stays as it is; None: the teacher is trained too.
     """
 
     program: Literal["pair"]
+    batch_size: Annotated[int, Field(strict=True, ge=2)]
     input: EmbedderInput = field(default_factory=EmbedderInput)
     model: EmbedderChoice
     teacher: EmbedderChoice | None = None

@@ -201,7 +201,12 @@ def _pictures(source: PictureSource, crop_margin: float) -> Pictures:
             crop_margin=crop_margin,
         )
     if isinstance(source, CatalogueFolder):
-        return read_folder(source.folder, minimum_pictures=source.minimum_pictures, crop_margin=crop_margin)
+        return read_folder(
+            source.folder,
+            gallery=source.gallery,
+            minimum_pictures=source.minimum_pictures,
+            crop_margin=crop_margin,
+        )
     return _drawn_pictures(source.products, source.views, source.seed, source.side, crop_margin)
 
 

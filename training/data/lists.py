@@ -149,12 +149,17 @@ def _listed(
 
 
 def read_folder(
-    folder: Path, *, minimum_pictures: int | None = None, crop_margin: float = 0.0
+    folder: Path,
+    *,
+    gallery: str = GALLERY_FILE,
+    minimum_pictures: int | None = None,
+    crop_margin: float = 0.0,
 ) -> ListedPictures:
     """Read products.csv and gallery.csv of a folder as a training set.
 
     Args:
         folder: of the folder format.
+        gallery: a file in it, or anywhere, that lists the pictures.
         minimum_pictures: products with fewer are left out; None leaves none out, and a product without a picture
             is an empty class, which `pictures.check` refuses.
         crop_margin: share of a box's sides left around it.
@@ -164,9 +169,9 @@ def read_folder(
     faults = Faults()
     products = list(_rows(folder / PRODUCTS_FILE, ("sku",), faults))
     skus = list(dict.fromkeys(cells["sku"] for _, cells in products))
-    entries = list(_picture_rows(folder / GALLERY_FILE, faults, set(skus)))
+    entries = list(_picture_rows(folder / gallery, faults, set(skus)))
     faults.raise_if_any()
-    pictures = _listed(entries, skus, folder / GALLERY_FILE, folder, crop_margin)
+    pictures = _listed(entries, skus, folder / gallery, folder, crop_margin)
     return pictures if minimum_pictures is None else without_small_classes(pictures, minimum_pictures)
 
 
