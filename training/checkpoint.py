@@ -7,7 +7,9 @@ read as such: a pickle that would run something is refused.
 import os
 import pickle
 import random
+import re
 import subprocess
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
@@ -96,10 +98,22 @@ def load(path: Path, program: str | None = None) -> Checkpoint:
         CheckpointRefused: the file is missing, cut off, holds more than plain values, or is another program's.
     """
     try:
+        with zipfile.ZipFile(
+            path
+        ) as file:  # what torch.save writes; torch.load does not look at its checksums
+            damaged = file.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"another checksum in {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointRefused(f"{path}: found no such file, wanted a checkpoint.") from error
-    except (OSError, pickle.UnpicklingError, EOFError, LookupError, RuntimeError, ValueError) as error:
+    except pickle.UnpicklingError as error:
+        stranger = re.search(r"GLOBAL (\S+)", str(error))
+        raise CheckpointRefused(
+            f"{path}: cannot be read as a checkpoint, it wants {stranger[1] if stranger else 'something'}, which is no "
+            "part of one; do not open it with anything else."
+        ) from error
+    except (OSError, zipfile.BadZipFile, EOFError, LookupError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointRefused(
             f"{path}: cannot be read as a checkpoint, it is cut off, damaged or something else ({reason}); "
