@@ -28,6 +28,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 AtLeastZero = Annotated[Number, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
+Seed = Annotated[Whole, Field(lt=2**32)]
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -130,7 +131,7 @@ def _check_arguments(
 class LossTerm:
     """A loss' weight in the sum, and its arguments."""
 
-    weight: Number = 1.0
+    weight: AtLeastZero = 1.0
     arguments: dict[str, Any] = field(default_factory=dict)
 
     @model_validator(mode="before")

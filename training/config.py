@@ -19,6 +19,8 @@ from training.settings import PROGRAMS, Settings
 
 # Faults of pydantic's own do not say what they found; ours say all there is to say.
 PYDANTICS_FAULTS = get_args(core_schema.ErrorType)
+# What TOML calls what pydantic wants.
+FORMS = {"tuple_type": "a list", "dict_type": "a table", "dataclass_type": "a table", "string_type": "a text"}
 
 
 class ConfigRefused(Exception):
@@ -149,4 +151,6 @@ def _sentence(fault: Any) -> str:
         return f"unknown kind {context['tag']}: {nearest(context['tag'], tags)}"
     if kind not in PYDANTICS_FAULTS:
         return str(fault["msg"])
+    if kind in FORMS:
+        return f"found {fault['input']!r}, wanted {FORMS[kind]}."
     return f"found {fault['input']!r}. {fault['msg']}."

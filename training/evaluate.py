@@ -31,7 +31,7 @@ from training.retrieval import evaluate_embedder
 from training.settings import CocoFile, RetrievalFolder, RetrievalLists, RetrievalSource
 from training.sources import evaluation_scenes, retrieval
 
-REFUSALS = (BadData, CheckpointRefused, ConfigRefused, ValueError)
+REFUSALS = (BadData, CheckpointRefused, ConfigRefused, OSError, ValueError)
 OF_EMBEDDERS = ("query", "gallery", "folder")
 OF_DETECTORS = ("annotations",)
 
@@ -123,6 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
     given = parser.parse_args(arguments)
+    if given.batch_size < 1:
+        parser.error(f"--batch-size: found {given.batch_size}, wanted 1 or more")
+    if given.workers < 0:
+        parser.error(f"--workers: found {given.workers}, wanted 0 or more")
+    if given.json is not None and not given.json.parent.is_dir():
+        parser.error(f"--json: found no folder {given.json.parent}")
     try:
         with started(given.device) as process:
             figures = evaluate(given.checkpoint, given, process)

@@ -460,6 +460,7 @@ def import_paddle(
         version: of the model, for the card.
     Raises:
         WeightsRefused: the file cannot be read, or holds something else.
+        ValueError: the scale is not above 0.
         ExportRefused: `out` exists, the side does not fit, or the file written does not do what PyTorch does.
     """
     if out.exists():
@@ -510,7 +511,7 @@ def main(arguments: Sequence[str]) -> None:
             side=options.side,
             version=options.version,
         )
-    except (WeightsRefused, ExportRefused, RecognitionError) as refused:
+    except (WeightsRefused, ExportRefused, RecognitionError, ValueError) as refused:
         sys.exit(f"refused: {refused}")
     print(f"{options.out}: {card.name} {card.version}")
 

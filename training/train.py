@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from recognition.errors import RecognitionError
 from training.checkpoint import CheckpointRefused
 from training.config import ConfigRefused, read_settings
 from training.data.faults import BadData
@@ -27,6 +28,7 @@ REFUSALS = (
     BadData,
     CheckpointRefused,
     ConfigRefused,
+    RecognitionError,
     TrainingStopped,
     WeightsRefused,
     OSError,

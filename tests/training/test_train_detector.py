@@ -61,6 +61,22 @@ def test_evaluation_of_the_checkpoint_gives_the_runs_own_figure(
     assert f"AP50  {end.figures['AP50']:.4f}" in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--batch-size", "0"], "--batch-size: found 0, wanted 1 or more"),
+        (["--workers", "-1"], "--workers: found -1, wanted 0 or more"),
+        (["--json", "/no/where/figures.json"], "--json: found no folder /no/where"),
+    ],
+)
+def test_what_would_fail_after_the_evaluation_is_refused_before_it(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], wanted: str
+) -> None:
+    with pytest.raises(SystemExit):
+        evaluate(["--checkpoint", "none.pt", *arguments])
+    assert wanted in capsys.readouterr().err
+
+
 def test_another_programs_checkpoint_and_arguments_are_refused(
     straight: tuple[Path, Checkpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

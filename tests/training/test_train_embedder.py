@@ -168,6 +168,7 @@ def test_a_hash_branch_learns_codes_and_leaves_the_embedding_as_it_would_be(tmp_
         (["data.train.0.products=100000"], "n is 100000; want 0 to 99999"),
         (["model.hashes=true", "model.neck={name='FC', dimension=50}"], "hash codes of 50 bits"),
         (["model.start_from={kind='imagenet', weights='/no/file'}"], "/no/file"),
+        (["model.neck={name='FC', dimension=0}"], "dimension: found 0, wanted 1 or more"),
         (["out={file}/run"], "{file}/run"),
     ],
 )

@@ -190,6 +190,8 @@ def read_coco(
                 faults.add(where, f"found the image {annotation['image_id']!r}, which is not listed")
             elif annotation["category_id"] not in numbers:
                 faults.add(where, f"found the category {annotation['category_id']!r}, which is not listed")
+            elif not _is_box(annotation.get("bbox")):
+                faults.add(where, f"found the bbox {annotation.get('bbox')!r}, wanted x, y, width, height")
             else:
                 boxes_of[annotation["image_id"]].append((place, annotation))
         kept = [
@@ -222,6 +224,14 @@ def read_coco(
         faults.add(str(path), f"cannot be read as COCO's format: {type(error).__name__}: {error}")
     faults.raise_if_any()
     return scenes
+
+
+def _is_box(found: Any) -> bool:
+    return (
+        isinstance(found, list)
+        and len(found) == 4
+        and all(isinstance(side, int | float) and math.isfinite(side) for side in found)
+    )
 
 
 def boxes_of_some_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """Scenes in COCO's format."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,22 @@ def test_bad_boxes_are_named_by_annotation(tmp_path: Path) -> None:
     assert second.startswith(
         f"{path}: annotation 6: sub/b.jpg: found the box 20, 2, 29, 5 outside the picture of 24 x"
     )
+
+
+def test_what_is_no_box_is_named_by_annotation(tmp_path: Path) -> None:
+    path = scenes_file(tmp_path, [box(4, 7, 10, 1, 2, 3), box(5, 7, 10, 1, 2, float("nan"), 4)])
+    listed = json.loads(path.read_text())
+    listed["annotations"] += [
+        {"id": 6, "image_id": 7, "category_id": 10},
+        {"id": 7, "image_id": 7, "category_id": 10, "bbox": ["1", 2, 3, 4]},
+    ]
+    path.write_text(json.dumps(listed))
+    with pytest.raises(BadData) as refused:
+        read_coco(path)
+    assert [fault.split(": ")[1] for fault in refused.value.faults] == [
+        f"annotation {number}" for number in (4, 5, 6, 7)
+    ]
+    assert "found the bbox [1, 2, 3], wanted x, y, width, height" in refused.value.faults[0]
 
 
 def test_missing_pictures_and_other_sizes_are_named(tmp_path: Path) -> None:
