@@ -1,6 +1,5 @@
 """Published weights become model folders that serving takes, or are refused with every name that does not fit."""
 
-import pickle
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -10,7 +9,6 @@ from uuid import uuid4
 import numpy as np
 import pytest
 from django.core.management import call_command
-from numpy.typing import NDArray
 from PIL import Image
 
 from backend.gallery import services
@@ -21,7 +19,8 @@ from recognition.embedder import open_embedder
 from recognition.images import DecodedImage
 from recognition.model_card import load_model_folder
 from recognition.sessions import SessionSettings
-from tests.training.seeded_weights import seeded_picture, seeded_weights
+from tests.training.published_weights import DATA, REFERENCES, weights_of, write
+from tests.training.seeded_weights import seeded_picture
 from training.export import DetectorGraph, ExportRefused, check_against_pytorch, cosines
 from training.import_paddle import (
     BIN_VALUES,
@@ -37,28 +36,10 @@ from training.import_paddle import (
 from training.models.picodet import PicoDet
 from training.models.pplcnet import PPLCNet, PPLCNetTrunk
 from training.models.pplcnet_v2 import PPLCNetV2ShiTu
-from training.pdparams import BOOKKEEPING, WeightsRefused
+from training.pdparams import WeightsRefused
 
-DATA = Path(__file__).parent / "data"
 WRITTEN_BY_PADDLE = DATA / "pplcnet_x0_25.pdparams"
-REFERENCES = np.load(DATA / "paddle_references.npz")
 DETECTOR = "picodet_lcnet_x2_5_640_mainbody"
-
-Weights = dict[str, NDArray[np.float32]]
-
-
-def weights_of(reference: str) -> Weights:
-    keys, shapes = REFERENCES[f"{reference}/keys"], REFERENCES[f"{reference}/shapes"]
-    wanted = {
-        str(key): tuple(int(side) for side in str(shape).split())
-        for key, shape in zip(keys, shapes, strict=True)
-    }
-    return seeded_weights(wanted, float(REFERENCES[f"{reference}/gain"]))
-
-
-def write(path: Path, weights: Weights) -> Path:
-    path.write_bytes(pickle.dumps({**weights, BOOKKEEPING: {}}, protocol=4))
-    return path
 
 
 @pytest.mark.parametrize("model", PUBLISHED)

@@ -5,7 +5,6 @@ though nobody stores them. `data/make_references.py` made the outputs.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,21 +14,14 @@ from torch import nn
 
 from recognition.images import model_input
 from recognition.model_card import Resize
-from tests.training.seeded_weights import (
-    fingerprint,
-    seeded_array,
-    seeded_input,
-    seeded_picture,
-    seeded_weights,
-)
+from tests.training.published_weights import DATA, REFERENCES, weights_of
+from tests.training.seeded_weights import fingerprint, seeded_array, seeded_input, seeded_picture
 from training.export import cosines
 from training.import_paddle import PUBLISHED, describe, load_published
 from training.models.embedder import EmbedderModel
 from training.models.heads import ArcMargin, CircleMargin, CosMargin, MarginHead
 from training.models.picodet import PicoDet, decode
 
-DATA = Path(__file__).parent / "data"
-REFERENCES = np.load(DATA / "paddle_references.npz")
 WEIGHTS_FILE = DATA / "pplcnet_x0_25.pdparams"
 
 # Reduced forms: reference, model, scale. All other references are full-size.
@@ -44,12 +36,7 @@ def seeded_network(reference: str) -> nn.Module:
     model, scale = REDUCED.get(reference, (reference, None))
     if reference == SMALL_DETECTOR:
         model, scale = DETECTOR, 0.25
-    keys, shapes = REFERENCES[f"{reference}/keys"], REFERENCES[f"{reference}/shapes"]
-    wanted = {
-        str(key): tuple(int(side) for side in str(shape).split())
-        for key, shape in zip(keys, shapes, strict=True)
-    }
-    weights = seeded_weights(wanted, float(REFERENCES[f"{reference}/gain"]))
+    weights = weights_of(reference)
     assert fingerprint(weights) == str(REFERENCES[f"{reference}/weights"]), "NumPy's seeds give other numbers"
     published = PUBLISHED[model]
     network = published.build(published.scale if scale is None else scale, weights).eval()
