@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults lint types contracts check bench format clean
+.PHONY: help demo test test-faults lint types contracts check bench bench-training format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 # A stamp per set of extras: serving needs no torch, so `make demo` never brings it.
 $(VENV)/.demo: pyproject.toml constraints.txt
@@ -45,6 +45,9 @@ check: lint types contracts  ## all checks but the tests
 
 bench: $(VENV)/.test  ## the benchmarks; figures are ratios within one run
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-training: $(VENV)/.test  ## speed and memory of training, export and import; minutes
+	$(BIN)/python -m tests.bench.training $(ARGS)
 
 format: $(VENV)/.test  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

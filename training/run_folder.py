@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -28,6 +29,8 @@ from training.settings import Settings
 SETTINGS_FILE, LOG_FILE = "settings.json", "train.log"
 # Pictures of a batch that a message names; a batch has hundreds.
 NAMED_PICTURES = 16
+# Drawing the curves takes a second, an epoch of a small run less.
+SECONDS_BETWEEN_CURVES = 20.0
 # These may change between a run and its continuation: they say where and how fast, not what.
 FREE_SETTINGS = ("out", "workers", "device")
 
@@ -45,6 +48,7 @@ class RunFolder:
         self.settings, self.process = settings, process
         self.path: Path = settings.out
         self.console = Console(quiet=not process.is_first, highlight=False, soft_wrap=True)
+        self._drawn_at = time.monotonic()
 
     def open(self, *, resume: bool) -> Checkpoint | None:
         """Make the folder, or find the run that shall go on in it.
@@ -91,12 +95,19 @@ class RunFolder:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")
 
     def record(self, row: dict[str, float]) -> None:
-        """Add an epoch's figures to the table and draw the curves anew."""
+        """Add an epoch's figures to the table, and draw the curves anew if that was not done just now."""
         if self.process.is_first:
             append_row(self.path / METRICS_FILE, row)
-            draw_curves(read_rows(self.path / METRICS_FILE), self.path / CURVES_FILE)
+            if time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_CURVES:
+                self.draw()
             shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != EPOCH)
             self.say(f"epoch {row[EPOCH]:.0f}/{self.settings.epochs}  {shown}")
+
+    def draw(self) -> None:
+        """Draw the curves of all epochs that the table has."""
+        if self.process.is_first:
+            draw_curves(read_rows(self.path / METRICS_FILE), self.path / CURVES_FILE)
+            self._drawn_at = time.monotonic()
 
     def keep(self, checkpoint: Checkpoint, *, is_best: bool) -> None:
         """Write `latest`, and `best` where it is.
@@ -171,12 +182,16 @@ class Watch:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def figures(self, process: Process) -> dict[str, float]:
-        """Means of the losses (this process'), pictures a second over all processes, and the share of waiting."""
+        """Means of the losses (this process'), pictures a second over all processes, the share of waiting; and the
+        most memory that PyTorch has held on this process' GPU so far, if it has one.
+        """
         seconds = max(self.waited + self.worked, 1e-9)
+        gpu = process.device if process.device.type == "cuda" else None
         return {
             **{name: value / self.steps for name, value in self.sums.items()},
             "images_per_second": self.pictures * process.count / seconds,
             "data_wait_share": self.waited / seconds,
+            **({} if gpu is None else {"gpu_peak_mb": torch.cuda.max_memory_reserved(gpu) / 1e6}),
         }
 
 
