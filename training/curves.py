@@ -75,7 +75,7 @@ def _header(path: Path) -> list[str]:
 def draw_curves(rows: Sequence[Row], path: Path) -> None:
     """Draw each column over the epochs, a panel a column, and put the picture at `path` in one move."""
     columns = [column for column in dict.fromkeys(name for row in rows for name in row) if column != EPOCH]
-    n_rows = math.ceil(len(columns) / PANELS_A_ROW)
+    n_rows = max(1, math.ceil(len(columns) / PANELS_A_ROW))
     figure = Figure(figsize=(PANEL_INCHES[0] * PANELS_A_ROW, PANEL_INCHES[1] * n_rows), layout="constrained")
     for number, column in enumerate(columns, start=1):
         panel = figure.add_subplot(n_rows, PANELS_A_ROW, number)

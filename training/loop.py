@@ -166,6 +166,7 @@ def train(
             ),
             is_best=is_best,
         )
+    folder.draw()
     return folder.path
 
 

@@ -1,8 +1,5 @@
 """Runs small enough to train in a test: a few invented products, a tiny network, dropout in it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -60,15 +57,6 @@ def trained(config: Path, *arguments: str) -> Checkpoint:
     """Run the program in this process, and read what it left."""
     assert main(["-c", str(config), *arguments]) == 0
     return load(config.parent / "run" / "latest.pt")
-
-
-def started(config: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The program in a process of its own, which computes on one thread as the tests do."""
-    command = [sys.executable, "-m", "training.train", "-c", str(config), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 def same_weights(one: Checkpoint, other: Checkpoint) -> bool:
