@@ -276,22 +276,30 @@ class CocoFile(Table):
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class GeneratedScenesSource(Table):
-    """Checkout scenes that `demo_catalogue` draws; scenes of another seed are of other products."""
+class DrawnScenesSource(Table):
+    """Scenes that no file holds.
 
-    kind: Literal["generated"]
+    Attributes:
+        scenes: how many.
+        seed: another seed, other scenes.
+        fewest_items, most_items: products in a scene.
+        width, height: in pixels.
+        dense: the products touch, as on a shelf.
+        rate, name: as for LabelList.
+    """
+
     scenes: Count
     seed: Whole = 1
-    products: Count = 100
     fewest_items: Whole = 1
     most_items: Count = 6
     width: Count = 320
     height: Count = 240
+    dense: Truth = False
     rate: Positive = 1.0
     name: str = ""
 
     @model_validator(mode="after")
-    def _check_items(self) -> "GeneratedScenesSource":
+    def _check_items(self) -> "DrawnScenesSource":
         if self.fewest_items > self.most_items:
             found = {"fewest": self.fewest_items, "most": self.most_items}
             raise PydanticCustomError(
@@ -302,7 +310,32 @@ class GeneratedScenesSource(Table):
         return self
 
 
-SceneSource = Annotated[CocoFile | GeneratedScenesSource, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class GeneratedScenesSource(DrawnScenesSource):
+    """Checkout scenes that `demo_catalogue` draws; scenes of another seed are of other products.
+
+    Attributes:
+        products: that are drawn from.
+    """
+
+    kind: Literal["generated"]
+    products: Count = 100
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class ComposedScenesSource(DrawnScenesSource):
+    """Scenes of products that are cut out of pictures on white ground (`training.data.composed`).
+
+    Attributes:
+        folder, gallery: of the pictures, as for CatalogueFolder.
+    """
+
+    kind: Literal["composed"]
+    folder: Path
+    gallery: str = "gallery.csv"
+
+
+SceneSource = Annotated[CocoFile | GeneratedScenesSource | ComposedScenesSource, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

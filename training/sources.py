@@ -1,12 +1,14 @@
 """From settings to data: the pictures and scenes that a run names, joined, checked, and how batches are drawn."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from training.data.augment import Augmentation, ShiTuV1Augmentation, ShiTuV2Augmentation, Stretch
-from training.data.coco import ListedScenes, Scenes, check_scenes, read_coco
-from training.data.generated import GeneratedPictures, GeneratedScenes, generated_retrieval
+from training.data.coco import Scenes, check_scenes, read_coco
+from training.data.composed import ComposedScenes
+from training.data.generated import DrawnScenes, GeneratedPictures, GeneratedScenes, generated_retrieval
 from training.data.lists import read_folder, read_folder_retrieval, read_label_list, read_retrieval_lists
 from training.data.mixing import MixedPictures, MixedScenes, Part
 from training.data.pictures import Pictures, Retrieval, check, check_retrieval
@@ -19,10 +21,12 @@ from training.settings import (
     CatalogueFolder,
     ClassesAndPictures,
     CocoFile,
+    ComposedScenesSource,
     DetectorData,
     EmbedderData,
     GeneratedProducts,
     GeneratedRetrieval,
+    GeneratedScenesSource,
     LabelList,
     PictureSource,
     RetrievalFolder,
@@ -51,12 +55,10 @@ class TrainingScenes(NamedTuple):
 
     Attributes:
         scenes: of all sets.
-        where: names a scene, for messages.
         description: of all in words, for the model's card.
     """
 
     scenes: MixedScenes
-    where: Callable[[int], str]
     description: str
 
 
@@ -107,20 +109,10 @@ def training_scenes(data: DetectorData, process: Process) -> TrainingScenes:
     parts = [Part(scenes, one.rate, one.name) for scenes, one in zip(sources, data.train, strict=True)]
     mixed = MixedScenes(parts)
     _first_alone(process, lambda: check_scenes(mixed))
-
-    def where(index: int) -> str:
-        part, number = mixed.place(index)
-        scenes = sources[part]
-        return (
-            str(scenes.root / str(scenes.paths[number]))
-            if isinstance(scenes, ListedScenes)
-            else (f"generated scene {number} of {_described(data.train[part])}")
-        )
-
     described = [
         f"{_described(one)}, {len(scenes):,} scenes" for scenes, one in zip(sources, data.train, strict=True)
     ]
-    return TrainingScenes(mixed, where, "; ".join(described))
+    return TrainingScenes(mixed, "; ".join(described))
 
 
 def evaluation_scenes(source: SceneSource, process: Process) -> Scenes:
@@ -217,16 +209,10 @@ def _drawn_pictures(products: int, views: int, seed: int, side: int, crop_margin
     return drawn
 
 
-def _scenes(source: SceneSource, *, keep_empty: bool) -> ListedScenes | GeneratedScenes:
+def _scenes(source: SceneSource, *, keep_empty: bool) -> Scenes:
     if isinstance(source, CocoFile):
         return read_coco(source.annotations, source.root, keep_empty=keep_empty)
-    return _drawn_scenes(
-        source.scenes,
-        source.seed,
-        source.products,
-        (source.fewest_items, source.most_items),
-        (source.width, source.height),
-    )
+    return _drawn_scenes(replace(source, rate=1.0, name=""))  # how it is mixed changes no scene
 
 
 @lru_cache(maxsize=KEPT_SETS)
@@ -248,10 +234,18 @@ def _drawn_retrieval(
 
 
 @lru_cache(maxsize=KEPT_SETS)
-def _drawn_scenes(
-    n_scenes: int, seed: int, products: int, items: tuple[int, int], size: tuple[int, int]
-) -> GeneratedScenes:
-    drawn = GeneratedScenes(n_scenes, seed=seed, n_products=products, items=items, size=size)
+def _drawn_scenes(source: GeneratedScenesSource | ComposedScenesSource) -> DrawnScenes:
+    how: dict[str, Any] = {
+        "seed": source.seed,
+        "items": (source.fewest_items, source.most_items),
+        "size": (source.width, source.height),
+        "dense": source.dense,
+    }
+    drawn: DrawnScenes
+    if isinstance(source, GeneratedScenesSource):
+        drawn = GeneratedScenes(source.scenes, n_products=source.products, **how)
+    else:
+        drawn = ComposedScenes(read_folder(source.folder, gallery=source.gallery), source.scenes, **how)
     drawn.draw_all()
     return drawn
 
@@ -263,6 +257,8 @@ def _described(source: PictureSource | SceneSource) -> str:
         return source.name or source.annotations.name
     if isinstance(source, CatalogueFolder):
         return source.name or source.folder.name
+    if isinstance(source, ComposedScenesSource):
+        return source.name or f"scenes composed from {source.folder.name}"
     drawn = "products" if isinstance(source, GeneratedProducts) else "scenes"
     return source.name or f"generated {drawn} of seed {source.seed}"
 

@@ -49,7 +49,7 @@ def train_detector(
     seed_random_numbers(settings.seed, process)
 
     # Data: what is trained on, in which batches; what it is judged by.
-    scenes, where, trained_on = training_scenes(settings.data, process)
+    scenes, trained_on = training_scenes(settings.data, process)
     judged = evaluation_scenes(settings.evaluation.source, process)
     sampler = ShuffledSampler(
         len(scenes),
@@ -127,7 +127,7 @@ def train_detector(
         origin=origin,
         dataset=dataset,
         sampler=sampler,
-        where=where,
+        where=scenes.where,
         trained_on=trained_on,
         classes=len(scenes.classes),
         losses=losses,

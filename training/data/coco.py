@@ -50,6 +50,9 @@ class Scenes(Protocol):
     def read(self, index: int) -> NDArray[np.uint8]:
         """One picture, (h, w, 3) RGB."""
 
+    def where(self, index: int) -> str:
+        """Where the scene is listed, or what it is, for messages."""
+
     def truth(self, index: int) -> Truth:
         """Its boxes."""
 
@@ -104,6 +107,9 @@ class ListedScenes:
             faults.add(str(self.source), f"{path}: {error}")
             faults.raise_if_any()
             raise
+
+    def where(self, index: int) -> str:
+        return str(self.root / str(self.paths[index]))
 
     def truth(self, index: int) -> Truth:
         """The scene's boxes but for crowds, cut off at its borders."""

@@ -4,6 +4,7 @@ The same arguments give the same pictures anywhere. Drawing costs 5 to 200 ms a 
 `draw_all` draws them before loader processes start, which then share them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -120,8 +121,8 @@ def generated_retrieval(
     )
 
 
-class GeneratedScenes:
-    """Checkout scenes of invented products, the main body their one class.
+class DrawnScenes(ABC):
+    """Scenes of main bodies that no file holds; each is drawn when it is asked for, and kept.
 
     Attributes:
         classes: the main body alone.
@@ -129,31 +130,18 @@ class GeneratedScenes:
 
     classes: Sequence[str] = (FOREGROUND,)
 
-    def __init__(
-        self,
-        n_scenes: int,
-        *,
-        seed: int,
-        n_products: int = 100,
-        items: tuple[int, int] = (1, 6),
-        size: tuple[int, int] = (320, 240),
-        first: int = 0,
-    ) -> None:
+    def __init__(self, n_scenes: int, first: int) -> None:
         """
         Args:
             n_scenes: how many.
-            seed: another seed, other scenes of other products.
-            n_products: that are drawn from.
-            items: the fewest and the most products in a scene.
-            size: width and height in pixels.
             first: number of the first scene: scenes from elsewhere on in the same sequence are held-out ones.
         """
-        self._products = more_products(n_products, seed)
         self._numbers = range(first, first + n_scenes)
-        self._seed = seed
-        self._items = items
-        self._size = size
         self._drawn: dict[int, tuple[NDArray[np.uint8], Truth]] = {}
+
+    @abstractmethod
+    def _draw(self, number: int) -> tuple[NDArray[np.uint8], Truth]:
+        """Draw a scene of the sequence, the same whenever it is."""
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -168,10 +156,55 @@ class GeneratedScenes:
         """None are drawn."""
         return NO_BOXES
 
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """Which scene it is, for messages."""
+
     def _scene(self, index: int) -> tuple[NDArray[np.uint8], Truth]:
         if index not in self._drawn:
             self._drawn[index] = self._draw(self._numbers[index])
         return self._drawn[index]
+
+    def draw_all(self) -> None:
+        """Draw every scene that is not drawn yet, with a progress bar."""
+        for index in watched(range(len(self)), "drawing scenes", len(self), WORTH_A_BAR):
+            self._scene(index)
+
+    def check(self, faults: Faults, *, thorough: bool = True) -> None:
+        """Nothing can be missing, and nothing is noted."""
+        del faults, thorough
+
+
+class GeneratedScenes(DrawnScenes):
+    """Checkout scenes of invented products."""
+
+    def __init__(
+        self,
+        n_scenes: int,
+        *,
+        seed: int,
+        n_products: int = 100,
+        items: tuple[int, int] = (1, 6),
+        size: tuple[int, int] = (320, 240),
+        dense: bool = False,
+        first: int = 0,
+    ) -> None:
+        """
+        Args:
+            n_scenes: how many.
+            seed: another seed, other scenes of other products.
+            n_products: that are drawn from.
+            items: the fewest and the most products in a scene.
+            size: width and height in pixels.
+            dense: the products touch and partly hide one another.
+            first: as for `DrawnScenes`.
+        """
+        super().__init__(n_scenes, first)
+        self._products = more_products(n_products, seed)
+        self._seed, self._items, self._size, self._dense = seed, items, size, dense
+
+    def where(self, index: int) -> str:
+        return f"generated scene {self._numbers[index]} of seed {self._seed}"
 
     def _draw(self, number: int) -> tuple[NDArray[np.uint8], Truth]:
         random = generator(self._seed, Stream.ORDER, number)
@@ -181,14 +214,7 @@ class GeneratedScenes:
             [self._products[product] for product in chosen.tolist()],
             seed=int(random.integers(2**31)),
             size=self._size,
+            dense=self._dense,
         )
         boxes = np.array([item.box for item in scene.items], np.float32).reshape(-1, 4)
         return np.asarray(scene.image), Truth(boxes, np.zeros(len(boxes), np.int64))
-
-    def draw_all(self) -> None:
-        """Draw every scene that is not drawn yet, with a progress bar."""
-        for index in watched(range(len(self)), "drawing scenes", len(self), WORTH_A_BAR):
-            self._scene(index)
-
-    def check(self, faults: Faults, *, thorough: bool = True) -> None:
-        """Nothing can be missing."""

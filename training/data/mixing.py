@@ -123,6 +123,10 @@ class MixedScenes(_Joined):
         part, number = self.place(index)
         return self._parts[part].read(number)
 
+    def where(self, index: int) -> str:
+        part, number = self.place(index)
+        return self._parts[part].where(number)
+
     def truth(self, index: int) -> Truth:
         part, number = self.place(index)
         return self._parts[part].truth(number)
