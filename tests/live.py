@@ -80,7 +80,7 @@ def start_live_service(data_dir: Path, name: str, **settings: str) -> LiveServic
         name: of the database; made anew.
         settings: further environment variables.
     """
-    database_url = _make_database(name)
+    database_url = make_database(name)
     environ = (
         dict(os.environ)
         | {
@@ -115,7 +115,8 @@ def start_live_service(data_dir: Path, name: str, **settings: str) -> LiveServic
     )
 
 
-def _make_database(name: str) -> str:
+def make_database(name: str) -> str:
+    """The URL of an empty database on the run's server, made anew."""
     url = os.environ["DATABASE_URL"]
     connection = psycopg2.connect(url)
     connection.autocommit = True
