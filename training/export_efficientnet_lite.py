@@ -107,8 +107,14 @@ def load_imagenet_trunk(model: str) -> EfficientNetLite:
     Args:
         model: a key of CHECKPOINTS.
     Raises:
+        ValueError: there is no package of this scale.
         CheckpointMismatch: the package holds other weights.
     """
+    if model not in CHECKPOINTS:
+        known = " or ".join(CHECKPOINTS)
+        raise ValueError(
+            f"found EfficientNet-{model}, wanted {known}: no other comes with a package of weights."
+        )
     package, file = CHECKPOINTS[model]
     trunk = EfficientNetLite(SCALES[model])
     load_published_weights(trunk, read_checkpoint(Path(str(files(package) / file))))

@@ -131,6 +131,11 @@ def test_an_export_over_an_existing_folder_is_refused(tmp_path: Path) -> None:
         export("lite0", tmp_path, seed=0)
 
 
+def test_a_scale_that_no_package_has_weights_of_is_refused() -> None:
+    with pytest.raises(ValueError, match="found EfficientNet-lite1, wanted lite0 or lite2"):
+        load_imagenet_trunk("lite1")
+
+
 def test_generated_crops_come_the_same_every_time_and_say_whom_they_show() -> None:
     products = more_products(7, UNSEEN_SEED)
     first, again = (scene_crops(products, rounds=1, seed=3) for _ in range(2))

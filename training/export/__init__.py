@@ -7,7 +7,9 @@ its PyTorch form, and none half.
 import dataclasses
 import hashlib
 import json
+import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,7 @@ from training.models.picodet import PicoDet, decode
 
 OPSET = 18
 INPUT_NAME = "pixels"
+EXPORTER_LOG = "torch.onnx._internal.exporter._registration"
 BATCH = 16
 PROVIDERS: tuple[Provider, ...] = ("openvino", "cpu")
 # Two batch sizes show that the graph takes any; each more costs OpenVINO a compilation.
@@ -139,19 +142,34 @@ def write_onnx(graph: nn.Module, path: Path, card: ModelCard) -> None:
     """
     shape = (2, 3, card.input.height, card.input.width)
     sample = torch.zeros(shape, dtype=torch.uint8 if card.input.dtype == "uint8" else torch.float32)
-    torch.onnx.export(
-        fold_normalisations(fuse_branches(graph)),
-        (sample,),
-        path,
-        input_names=[card.input.name],
-        output_names=output_names(card),
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        opset_version=OPSET,
-        external_data=False,
-        dynamo=True,
-        verbose=False,
-    )
+    with _exporter_quiet():
+        torch.onnx.export(
+            fold_normalisations(fuse_branches(graph)),
+            (sample,),
+            path,
+            input_names=[card.input.name],
+            output_names=output_names(card),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=OPSET,
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
     scrub(path)
+
+
+@contextmanager
+def _exporter_quiet() -> Iterator[None]:
+    """torch's exporter speaks of itself, of packages that it could know and of its own deprecated calls, as if ours."""
+    log = logging.getLogger(EXPORTER_LOG)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def scrub(path: Path) -> None:
