@@ -77,7 +77,7 @@ class Command(BaseCommand):
             if not any(item["result"] == Result.RECOGNISED for item in answer["items"]):
                 console.print(
                     f"Nothing is 'recognised' outright: of such answers at most {WRONG_SHARE:.0%} may be wrong, which "
-                    "takes more of an embedder than one never trained on products (docs/models.md)."
+                    "takes an embedder that tells these products better apart (docs/training.md)."
                 )
             _tell(console, address, known, photo)
             if not once:
