@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 from torch import nn
 
-from training.components import BACKBONES, DISTILLATION_LOSSES, HEADS, LOSSES, NECKS
+from training.components import BACKBONES, DISTILLATION_LOSSES, HEADS, LOSSES, NECKS, TRUNKS
 
 CHECKED = ConfigDict(extra="forbid")
 
@@ -161,6 +161,7 @@ def _losses_of(
 
 
 BackboneChoice = Annotated[Component, AfterValidator(_fits(BACKBONES))]
+TrunkChoice = Annotated[Component, AfterValidator(_fits(TRUNKS))]
 NeckChoice = Annotated[Component, AfterValidator(_fits(NECKS, "in_channels"))]
 HeadChoice = Annotated[Component, AfterValidator(_fits(HEADS, "dimension", "n_classes"))]
 

@@ -1,4 +1,4 @@
-"""What a configuration may name: each part of an embedder by its name, and nothing else."""
+"""What a configuration may name: each part of a model by its name, and nothing else."""
 
 from torch import nn
 
@@ -6,11 +6,11 @@ from training.losses.classification import CrossEntropy
 from training.losses.distillation import DeepMutualLearning, SoftLabelDistillation, UnifiedDeepMutualLearning
 from training.losses.hashing import DCH, DSHSD, LCDSH
 from training.losses.triplet import BatchHardTriplet, TripletAngularMargin
-from training.models.efficientnet_lite import EfficientNetLiteBackbone
-from training.models.embedder import Backbone, Head, Neck
+from training.models.efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteTrunk
+from training.models.embedder import Backbone, Head, Neck, Trunk
 from training.models.heads import ArcMargin, CircleMargin, CosMargin, FCHead
 from training.models.necks import BNNeck, FCNeck, HashNeck
-from training.models.pplcnet import PPLCNet
+from training.models.pplcnet import PPLCNet, PPLCNetTrunk
 from training.models.pplcnet_v2 import PPLCNetV2, PPLCNetV2ShiTu
 from training.models.resnet_vd import ResNet50Vd
 
@@ -21,6 +21,12 @@ BACKBONES: dict[str, type[Backbone]] = {
     "PPLCNetV2ShiTu": PPLCNetV2ShiTu,
     "ResNet50Vd": ResNet50Vd,
     "EfficientNetLite": EfficientNetLiteBackbone,
+}
+
+# A detector's; made with keyword arguments alone.
+TRUNKS: dict[str, type[Trunk]] = {
+    "PPLCNet": PPLCNetTrunk,
+    "EfficientNetLite": EfficientNetLiteTrunk,
 }
 
 # Made with the backbone's out_channels and keyword arguments.

@@ -83,7 +83,7 @@ def _evaluate_detector(path: Path, given: argparse.Namespace, process: Process) 
     return evaluate_detector(
         network.to(process.device),
         scenes,
-        detector_card(settings),
+        detector_card(settings, network),
         process,
         batch_size=given.batch_size,
         workers=given.workers,

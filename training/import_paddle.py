@@ -180,7 +180,7 @@ class Published:
 def _picodet(scale: float, weights: Mapping[str, NDArray[Any]]) -> PicoDet:
     """As many classes as the file's first predictor has; a file without one fails on its names."""
     predictor = weights.get("head.head_cls0.weight", np.zeros((1 + 4 * BINS, 1)))
-    return PicoDet(scale=scale, n_classes=max(1, predictor.shape[0] - 4 * BINS))
+    return PicoDet(PPLCNetTrunk(scale=scale), n_classes=max(1, predictor.shape[0] - 4 * BINS))
 
 
 def _plain(rules: Rules) -> dict[str, Rules]:

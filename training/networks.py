@@ -15,14 +15,14 @@ from recognition.model_card import (
 )
 from training.checkpoint import Checkpoint, CheckpointRefused, load, load_weights
 from training.choices import LossTerm
-from training.components import BACKBONES, HEADS, NECKS
+from training.components import BACKBONES, HEADS, NECKS, TRUNKS
 from training.config import settings_from_dict
 from training.export import NO_DIGEST, normalised_input
 from training.export_efficientnet_lite import load_imagenet_trunk
 from training.import_paddle import PUBLISHED, load_published, start_from_imagenet
 from training.losses.weighted_sum import WeightedSum
-from training.models.efficientnet_lite import EfficientNetLiteBackbone
-from training.models.embedder import IMAGENET, EmbedderModel, HashBranch
+from training.models.efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteTrunk
+from training.models.embedder import EmbedderModel, HashBranch
 from training.models.picodet import PicoDet
 from training.pdparams import read_pdparams
 from training.quantisation.pact import with_pact
@@ -72,7 +72,8 @@ def build_embedder(choice: EmbedderChoice, n_classes: int) -> EmbedderModel:
 
 def build_detector(choice: DetectorChoice, n_classes: int = 1) -> PicoDet:
     """Make a detector, its weights by chance."""
-    return PicoDet(scale=choice.scale, n_classes=n_classes, neck_channels=choice.neck_channels)
+    backbone = choice.backbone.made(TRUNKS)
+    return PicoDet(backbone, n_classes=n_classes, neck_channels=choice.neck_channels)
 
 
 def build_losses(terms: dict[str, LossTerm], table: dict[str, type[nn.Module]]) -> WeightedSum:
@@ -96,7 +97,7 @@ def start(network: EmbedderModel | PicoDet, choice: StartChoice | None) -> str:
         left = start_from_imagenet(network.backbone, choice.weights)
         return f"backbone from {choice.weights}" + (f", but for {', '.join(left)}" if left else "")
     if isinstance(choice, FromPackage):
-        if not isinstance(network.backbone, EfficientNetLiteBackbone):
+        if not isinstance(network.backbone, EfficientNetLiteBackbone | EfficientNetLiteTrunk):
             found = type(network.backbone).__name__
             raise CheckpointRefused(
                 f"start_from: found the backbone {found}, wanted EfficientNetLite for a package."
@@ -211,13 +212,13 @@ def embedder_card(
     )
 
 
-def detector_card(settings: DetectorSettings, **facts: Any) -> ModelCard:
+def detector_card(settings: DetectorSettings, network: PicoDet, **facts: Any) -> ModelCard:
     """The card of a trained detector; arguments as for `embedder_card`."""
     side = settings.input.side
     return ModelCard(
         name=settings.name,
         task="detector",
-        input=normalised_input(side, side, IMAGENET),
+        input=normalised_input(side, side, network.backbone.normalisation),
         resize=Resize(settings.input.interpolation, antialias=False, keep_aspect=False),
         outputs=DecodedOutputs("decoded", "boxes", "scores"),
         detection=DetectionSettings((MAIN_BODY,), (), SCORE_THRESHOLD, NMS_THRESHOLD, MAXIMUM_ITEMS),

@@ -16,6 +16,7 @@ from training.choices import (
     CHECKED,
     AtLeastZero,
     BackboneChoice,
+    Component,
     Count,
     HeadChoice,
     Losses,
@@ -26,6 +27,7 @@ from training.choices import (
     Seed,
     Share,
     Table,
+    TrunkChoice,
     Truth,
     Whole,
 )
@@ -143,12 +145,12 @@ class DetectorChoice(Table):
     """What a detector is made of.
 
     Attributes:
-        scale: of the PP-LCNet.
+        backbone: a component.
         neck_channels: of neck and head.
         start_from: where weights come from; None is chance.
     """
 
-    scale: Positive = 2.5
+    backbone: TrunkChoice = Component("PPLCNet", {"scale": 2.5})
     neck_channels: Annotated[int, Field(strict=True, ge=2, multiple_of=2)] = 128
     start_from: StartChoice | None = None
 

@@ -21,7 +21,6 @@ from training.data.samplers import ShuffledSampler
 from training.distributed import Process, mean_over_processes, share_buffers
 from training.loop import Task, train
 from training.losses.detection import PicoDetLoss
-from training.models.embedder import IMAGENET
 from training.networks import build_detector, detector_card, learning_int8, start
 from training.optimiser import autocast
 from training.run_folder import RunFolder
@@ -70,7 +69,7 @@ def train_detector(
     average = None if averaging is None else WeightAverage(network, averaging.decay)
     if average is not None and before is not None and before.average is not None:
         average.load_state_dict(before.average)
-    card = detector_card(settings)
+    card = detector_card(settings, network)
     criterion = PicoDetLoss(mean_over_processes=mean_over_processes)
 
     def losses(parallel: nn.Module, batch: tuple[Tensor, list[Tensor], list[Tensor]]) -> dict[str, Tensor]:
@@ -119,7 +118,7 @@ def train_detector(
             crop=settings.data.crop,
             distort=settings.data.distort,
         ),
-        IMAGENET,
+        network.backbone.normalisation,
         seed=settings.seed,
     )
     task = Task(

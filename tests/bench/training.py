@@ -105,7 +105,7 @@ TRAININGS = {
     FULL_SIZE: Training("general_rec_v2.toml", PICTURES, rounds=1),  # slow, and its waiting is a share anyway
     "general_rec_v2 x0.5": Training("general_rec_v2.toml", (*PICTURES, "model.backbone.scale=0.5")),
     "picodet x0.5, 320 px": Training(
-        "picodet_mainbody.toml", (*SCENES, "model.scale=0.5", "model.neck_channels=64", "input.side=320")
+        "picodet_mainbody.toml", (*SCENES, "model.backbone.scale=0.5", "model.neck_channels=64", "input.side=320")
     ),
 }
 

@@ -19,6 +19,7 @@ from training.export import NO_DIGEST, DetectorGraph, EmbedderGraph, export_fold
 from training.models.embedder import IMAGENET, EmbedderModel
 from training.models.necks import FCNeck
 from training.models.picodet import PicoDet
+from training.models.pplcnet import PPLCNetTrunk
 from training.models.pplcnet_v2 import PPLCNetV2ShiTu
 
 SIDE = 64
@@ -58,7 +59,7 @@ def small_embedder() -> EmbedderModel:
 
 def small_detector() -> PicoDet:
     torch.manual_seed(0)
-    network = PicoDet(scale=0.25, neck_channels=16)
+    network = PicoDet(PPLCNetTrunk(scale=0.25), neck_channels=16)
     settled(network)
     # Scores and distances that differ from cell to cell, as a trained detector's do.
     for head in network.heads:

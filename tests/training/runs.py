@@ -85,7 +85,7 @@ device = "cpu"
 side = 64
 interpolation = "bilinear"
 [model]
-scale = 0.25
+backbone = {{ name = "PPLCNet", scale = 0.25 }}
 neck_channels = 16
 [averaging]
 decay = 0.9

@@ -12,7 +12,7 @@ from training.coco_ap import Found, average_precision, select
 from training.config import settings_from_dict
 from training.data.coco import Truth
 from training.data.faults import Faults
-from training.networks import detector_card
+from training.networks import build_detector, detector_card
 from training.settings import DetectorSettings
 
 CARD_SIDE = 64
@@ -94,6 +94,6 @@ def test_boxes_come_into_the_pictures_pixels_and_heaps_are_thinned() -> None:
     assert isinstance(settings, DetectorSettings)
     boxes = torch.tensor([[0.0, 0, 32, 32], [0, 0, 32, 31], [-8, 40, 80, 64], [1, 1, 2, 2], [5, 5, 5, 9]])
     scores = torch.tensor([[0.8], [0.9], [0.5], [0.01], [0.7]])
-    kept = select(boxes, scores, 128, 64, detector_card(settings))
+    kept = select(boxes, scores, 128, 64, detector_card(settings, build_detector(settings.model)))
     assert kept.boxes.tolist() == [[0, 0, 64, 31], [0, 40, 128, 64]]
     assert kept.scores.tolist() == pytest.approx([0.9, 0.5])

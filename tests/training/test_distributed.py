@@ -91,7 +91,7 @@ def detector_and_its_scenes(folder: Path) -> None:
         {"id": image, "image_id": image, "category_id": 10, "bbox": [0, 0, SIDE, SIDE]} for image in range(7)
     ]
     scenes = read_coco(write_coco(folder / SCENES, listed, whole, ["jar"]))
-    found = find_all(network, scenes, detector_card(settings), ONE_PROCESS, batch_size=2)
+    found = find_all(network, scenes, detector_card(settings, network), ONE_PROCESS, batch_size=2)
     boxes = [
         {"id": 100 * image + number, "image_id": image, "category_id": 10, "iscrowd": int(number == 6)}
         | {"bbox": [x1, y1, 0.9 * (x2 - x1), y2 - y1]}

@@ -52,7 +52,7 @@ DETECTOR: dict[str, Any] = COMMON | {
     "program": "detector",
     "name": "tiny-detector",
     "input": {"side": 64},
-    "model": {"scale": 0.25, "neck_channels": 16},
+    "model": {"backbone": {"name": "PPLCNet", "scale": 0.25}, "neck_channels": 16},
     "data": {"train": [{"kind": "generated", "scenes": 4}]},
     "evaluation": {"source": {"kind": "generated", "scenes": 2}},
 }

@@ -115,12 +115,12 @@ def test_a_training_starts_from_the_published_classifier(tmp_path: Path) -> None
     }
     taken = backbone.trunk.stages[3][1].depthwise.branches[2].norm.running_var
     np.testing.assert_array_equal(taken, weights["stages.3.1.dw_conv_list.2.bn._variance"])
-    assert start_from_imagenet(PPLCNetTrunk(0.25), WRITTEN_BY_PADDLE) == []
+    assert start_from_imagenet(PPLCNetTrunk(scale=0.25), WRITTEN_BY_PADDLE) == []
     assert start_from_imagenet(PPLCNet(scale=0.25), WRITTEN_BY_PADDLE) == []
     with pytest.raises(WeightsRefused, match=r"missing stages\.0\.0"):
         start_from_imagenet(PPLCNetV2ShiTu(), WRITTEN_BY_PADDLE)
     with pytest.raises(WeightsRefused, match="PicoDet has no published ImageNet weights"):
-        start_from_imagenet(PicoDet(scale=0.25), WRITTEN_BY_PADDLE)
+        start_from_imagenet(PicoDet(PPLCNetTrunk(scale=0.25)), WRITTEN_BY_PADDLE)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_a_detectors_proof_is_its_boxes_and_scores(small_detector: Path) -> None
 
 
 def test_a_detector_of_several_classes_says_so_in_its_card() -> None:
-    network = PicoDet(scale=0.25, n_classes=3)
+    network = PicoDet(PPLCNetTrunk(scale=0.25), n_classes=3)
     card = describe(DETECTOR, network, WRITTEN_BY_PADDLE, scale=0.25, side=128, version="2")
     assert card.detection is not None
     assert len(card.detection.classes) == 3

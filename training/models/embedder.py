@@ -51,6 +51,18 @@ class Backbone(nn.Module):
     normalisation: Normalisation = IMAGENET
 
 
+class Trunk(nn.Module):
+    """Maps normalised pictures (N, 3, H, W) to a list of maps, each half the size of the one before.
+
+    Attributes:
+        level_channels: of the maps; the last is at stride 32.
+        normalisation: of the pixels, as the published weights expect them.
+    """
+
+    level_channels: tuple[int, ...]
+    normalisation: Normalisation = IMAGENET
+
+
 class Neck(nn.Module):
     """Maps what a backbone gave, (N, C), to (N, out_channels)."""
 

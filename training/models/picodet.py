@@ -4,7 +4,8 @@ Yu et al., "PP-PicoDet: A Better Real-Time Object Detector on Mobile Devices" (2
 backbone and a fourth, coarser one; at each level a head of its own that says for every cell how sure it is and how
 the distances to the four sides are distributed (Li et al., "Generalized Focal Loss", 2020, section 3.1). This is the
 first PicoDet, as PP-ShiTu's published weights have it: backbone PP-LCNet for the paper's ESNet, four levels, class
-and box out of one convolution. Losses and the assigner live in `training.losses`.
+and box out of one convolution. Another trunk may stand in for PP-LCNet's. Losses and the assigner live in
+`training.losses`.
 """
 
 import math
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.models.embedder import Trunk
 from training.models.layers import ConvNorm, DepthwiseSeparable
-from training.models.pplcnet import PPLCNetTrunk
 
 # A distance is the expectation over the bins 0, 1, ... REG_MAX, in strides.
 REG_MAX = 7
@@ -128,17 +129,17 @@ class PicoHead(nn.Module):
 class PicoDet(nn.Module):
     """The detector, for any picture whose sides are multiples of 32."""
 
-    def __init__(self, *, scale: float = 2.5, n_classes: int = 1, neck_channels: int = NECK_CHANNELS) -> None:
+    def __init__(self, backbone: Trunk, *, n_classes: int = 1, neck_channels: int = NECK_CHANNELS) -> None:
         """
         Args:
-            scale: of the PP-LCNet.
+            backbone: whose last three maps are looked at, at strides 8, 16 and 32.
             n_classes: 1 is the main body alone.
             neck_channels: of neck and head, an even number.
         """
         super().__init__()
         self.n_classes = n_classes
-        self.backbone = PPLCNetTrunk(scale)
-        self.neck = CSPPAN(self.backbone.level_channels[2:], neck_channels)
+        self.backbone = backbone
+        self.neck = CSPPAN(backbone.level_channels[-3:], neck_channels)
         self.heads = nn.ModuleList(PicoHead(neck_channels, n_classes) for _ in STRIDES)
 
     def forward(self, pixels: Tensor) -> tuple[LevelOutput, ...]:
@@ -150,7 +151,7 @@ class PicoDet(nn.Module):
         height, width = pixels.shape[2:]
         if height % SIDE_STEP or width % SIDE_STEP:
             raise ValueError(f"pictures: found {width} x {height}, wanted multiples of {SIDE_STEP}.")
-        levels = self.neck(self.backbone(pixels)[2:])
+        levels = self.neck(self.backbone(pixels)[-3:])
         outputs = []
         for head, level, stride in zip(self.heads, levels, STRIDES, strict=True):
             scores, distributions = head(level)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.models.embedder import Backbone
+from training.models.embedder import Backbone, Trunk
 from training.models.layers import ConvNorm, DownscaleInInferDropout, SqueezeExcitation, make_divisible
 
 PUBLISHED_SCALES = (0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5)
@@ -60,14 +60,10 @@ class LCNetBlock(nn.Module):
         return y
 
 
-class PPLCNetTrunk(nn.Module):
-    """Stem and five stages.
+class PPLCNetTrunk(Trunk):
+    """Stem and five stages."""
 
-    Attributes:
-        level_channels: of the maps that the stages give.
-    """
-
-    def __init__(self, scale: float) -> None:
+    def __init__(self, *, scale: float) -> None:
         """
         Args:
             scale: of all channel counts, above 0; the published ones are PUBLISHED_SCALES.
@@ -116,7 +112,7 @@ class PPLCNet(Backbone):
         self, *, scale: float = 1.0, last_channels: int = LAST_CHANNELS, dropout: float = DROPOUT
     ) -> None:
         super().__init__()
-        self.trunk = PPLCNetTrunk(scale)
+        self.trunk = PPLCNetTrunk(scale=scale)
         self.last_conv = nn.Conv2d(self.trunk.level_channels[-1], last_channels, 1, bias=False)
         self.activation = nn.Hardswish()
         self.dropout = DownscaleInInferDropout(dropout)

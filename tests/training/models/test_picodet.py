@@ -1,12 +1,15 @@
 """PicoDet's decoding by hand, its refusals, and that all of it learns."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from recognition.detector import decode_distributions
+from training.components import TRUNKS
 from training.models.picodet import BINS, STRIDES, LevelOutput, PicoDet, cell_centres, decode
+from training.models.pplcnet import PPLCNetTrunk
 
 
 def test_a_certain_distribution_decodes_to_its_bins() -> None:
@@ -31,9 +34,16 @@ def test_training_and_serving_decode_alike() -> None:
     torch.testing.assert_close(boxes[0], torch.from_numpy(served).float(), rtol=1e-4, atol=1e-3)
 
 
+TRUNK_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "PPLCNet": {"scale": 0.25},
+    "EfficientNetLite": {"scale": "lite0"},
+}
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 320), (96, 608)])
-def test_any_multiple_of_32_gives_a_cell_for_each_stride(height: int, width: int) -> None:
-    detector = PicoDet(scale=0.25, n_classes=3, neck_channels=16).eval()
+def test_any_multiple_of_32_gives_a_cell_for_each_stride(trunk: str, height: int, width: int) -> None:
+    detector = PicoDet(TRUNKS[trunk](**TRUNK_ARGUMENTS[trunk]), n_classes=3, neck_channels=16).eval()
     with torch.inference_mode():
         levels = detector(torch.zeros(2, 3, height, width))
         boxes, scores = decode(levels)
@@ -48,18 +58,19 @@ def test_any_multiple_of_32_gives_a_cell_for_each_stride(height: int, width: int
 
 def test_other_sides_are_refused() -> None:
     with pytest.raises(ValueError, match="found 80 x 64, wanted multiples of 32"):
-        PicoDet(scale=0.25, neck_channels=16)(torch.zeros(1, 3, 64, 80))
+        PicoDet(PPLCNetTrunk(scale=0.25), neck_channels=16)(torch.zeros(1, 3, 64, 80))
 
 
 def test_an_untrained_detector_holds_one_cell_in_a_hundred_for_an_object() -> None:
     torch.manual_seed(0)
-    _, scores = decode(PicoDet(scale=0.25, neck_channels=16)(torch.randn(2, 3, 64, 64)))
+    _, scores = decode(PicoDet(PPLCNetTrunk(scale=0.25), neck_channels=16)(torch.randn(2, 3, 64, 64)))
     assert scores.mean().item() == pytest.approx(0.01, rel=0.2)
 
 
-def test_gradients_reach_every_parameter() -> None:
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_gradients_reach_every_parameter(trunk: str) -> None:
     torch.manual_seed(0)
-    detector = PicoDet(scale=0.25, neck_channels=16).train()
+    detector = PicoDet(TRUNKS[trunk](**TRUNK_ARGUMENTS[trunk]), neck_channels=16).train()
     boxes, scores = decode(detector(torch.randn(2, 3, 128, 128)))
     (boxes.square().mean() + scores.mean() * math.e).backward()
     without = [

@@ -66,7 +66,7 @@ def test_pplcnet_v2_base() -> None:
 
 def test_picodet_and_its_8500_cells() -> None:
     with torch.device("meta"):
-        network = PicoDet()
+        network = PicoDet(PPLCNetTrunk(scale=2.5))
         assert count(network) + 8 + 4 == 7_085_920  # 7.09 M
         boxes, scores = decode(network(torch.zeros(1, 3, 640, 640)))
     assert boxes.shape == (1, 8500, 4)
@@ -75,7 +75,7 @@ def test_picodet_and_its_8500_cells() -> None:
 
 def test_maps_narrow_as_facts_say() -> None:
     with torch.device("meta"):
-        levels = PPLCNetTrunk(2.5)(torch.zeros(1, 3, 640, 640))
+        levels = PPLCNetTrunk(scale=2.5)(torch.zeros(1, 3, 640, 640))
         assert [tuple(level.shape[1:]) for level in levels[2:]] == [
             (320, 80, 80),
             (640, 40, 40),
