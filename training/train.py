@@ -73,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "stopped; what it did since its last checkpoint is lost, --resume goes on from there",
+            file=sys.stderr,
+        )
+        return 130  # as a shell has it
     return 0
 
 

@@ -108,6 +108,21 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_pictures(
     assert load(tmp_path / "run" / "latest.pt").step == 4
 
 
+def test_ctrl_c_ends_in_a_sentence_and_the_last_checkpoint_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = written(tmp_path)
+    trained(config, "--until-epoch", "1")
+
+    def interrupted(*_: object) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.losses.triplet.TripletAngularMargin.forward", interrupted)
+    assert main(["-c", str(config), "--resume"]) == 130
+    assert "--resume goes on from there" in capsys.readouterr().err
+    assert load(tmp_path / "run" / "latest.pt").epoch == 1
+
+
 def test_weights_that_are_no_numbers_are_never_kept(
     straight: tuple[Path, Checkpoint], tmp_path: Path
 ) -> None:
