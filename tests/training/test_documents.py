@@ -19,7 +19,7 @@ from tests.docs.test_docs import DOCS, SPAN, rows, shell_blocks
 from tests.live import REPOSITORY, make_database
 from training import settings
 from training.checkpoint import load
-from training.components import BACKBONES, DISTILLATION_LOSSES, HEADS, LOSSES, NECKS
+from training.components import BACKBONES, DISTILLATION_LOSSES, HEADS, LOSSES, NECKS, TRUNKS
 from training.import_paddle import PUBLISHED
 
 PAGE = DOCS / "training.md"
@@ -30,6 +30,7 @@ ELSEWHERE = ("pip install", "torchrun", "curl ", "training.import_paddle")
 PROGRAM = ".venv/bin/python -m "
 COMPONENTS: dict[str, dict[str, type[Any]]] = {
     "`model.backbone`": BACKBONES,
+    "`model.backbone`, of a detector": TRUNKS,
     "`model.neck`": NECKS,
     "`model.head`": HEADS,
     "`losses`, of an embedder": LOSSES,
@@ -137,8 +138,10 @@ def test_the_table_of_components_is_what_can_be_named() -> None:
                 if argument.kind is argument.KEYWORD_ONLY and argument.name != "n_classes"
             }
             assert told[part][name].keys() == wanted.keys(), name
-            for argument, default in wanted.items():  # one of None is told in words
-                assert default is None or told[part][name][argument] == json.dumps(default), (name, argument)
+            for argument, default in wanted.items():  # none, and one of None, are told in words
+                assert default in (None, inspect.Parameter.empty) or told[part][name][argument] == json.dumps(
+                    default
+                ), (name, argument)
 
 
 def test_the_table_of_kinds_is_what_can_be_chosen() -> None:
