@@ -51,7 +51,7 @@ WARM_UP_BATCHES = 2
 # What is taken from the counted epoch's row; a GPU's only where there is one.
 FIGURES = ("images_per_second", "data_wait_share", "gpu_peak_mb")
 BARE_SECONDS = 5.0
-MEMORY_EVERY_SECONDS = 0.2
+MEMORY_EVERY_SECONDS = 1.0  # asking takes 20 ms a GB
 MOST_WAITING = 0.05
 
 Settings = EmbedderSettings | DetectorSettings
@@ -105,7 +105,8 @@ TRAININGS = {
     FULL_SIZE: Training("general_rec_v2.toml", PICTURES, rounds=1),  # slow, and its waiting is a share anyway
     "general_rec_v2 x0.5": Training("general_rec_v2.toml", (*PICTURES, "model.backbone.scale=0.5")),
     "picodet x0.5, 320 px": Training(
-        "picodet_mainbody.toml", (*SCENES, "model.backbone.scale=0.5", "model.neck_channels=64", "input.side=320")
+        "picodet_mainbody.toml",
+        (*SCENES, "model.backbone.scale=0.5", "model.neck_channels=64", "input.side=320"),
     ),
 }
 
@@ -142,12 +143,14 @@ def main() -> None:
 
 
 # --- programs ---------------------------------------------------------------------------------------------
-def run(*command: str) -> tuple[float, int]:
+def run(*command: str, memory_every_seconds: float = MEMORY_EVERY_SECONDS) -> tuple[float, int]:
     """Run a program to its end.
 
+    Args:
+        command: its words.
+        memory_every_seconds: how often it is asked for.
     Returns:
-        Its seconds, and the bytes that it and its children had resident at the most; a page that several share is
-        counted in each.
+        Its seconds, and the bytes of memory that it and its children held together at the most.
     Raises:
         RuntimeError: it failed; with what it said.
     """
@@ -156,9 +159,9 @@ def run(*command: str) -> tuple[float, int]:
         began = time.perf_counter()
         with subprocess.Popen(command, cwd=REPOSITORY, stdout=said, stderr=subprocess.STDOUT) as program:
             while program.returncode is None:
-                most = max(most, resident_bytes(program.pid))
+                most = max(most, held_bytes(program.pid))
                 try:
-                    program.wait(MEMORY_EVERY_SECONDS)
+                    program.wait(memory_every_seconds)
                 except subprocess.TimeoutExpired:
                     continue
         seconds = time.perf_counter() - began
@@ -168,14 +171,18 @@ def run(*command: str) -> tuple[float, int]:
     return seconds, most
 
 
-def resident_bytes(pid: int) -> int:
-    """Of a process and all below it; one that ends meanwhile has none."""
+def held_bytes(pid: int) -> int:
+    """Of a process and all below it; one that ends meanwhile holds none.
+
+    A page that several share counts once, in parts (PSS): by resident memory each loader process, a fork of the
+    program, would seem to hold all that the program does.
+    """
     total = 0
     with suppress(psutil.NoSuchProcess):
         program = psutil.Process(pid)
         for process in (program, *program.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
-                total += process.memory_info().rss
+                total += process.memory_full_info().pss
     return total
 
 
@@ -321,15 +328,9 @@ def measure_model_folders(checkpoint: Path, folder: Path) -> dict[str, dict[str,
 def show(report: dict[str, Any]) -> None:
     """Print the report."""
     console = Console()
-    table = Table(title=f"Training, {report['settings']}")
-    for column in (
-        "",
-        "images/s",
-        "of bare passes",
-        "waiting for data",
-        "loaders alone / training",
-        "peak memory, MB",
-    ):
+    table = Table()
+    table.add_column("training", no_wrap=True)
+    for column in ("images/s", "/ bare passes", "waiting for data", "loaders alone / training", "peak MB"):
         table.add_column(column)
     for name, found in report["trainings"].items():
         gpu = f", GPU {found['gpu_peak_mb']:.0f}" if "gpu_peak_mb" in found else ""
@@ -341,6 +342,7 @@ def show(report: dict[str, Any]) -> None:
             f"{found['loaded_to_trained']:.1f}",
             f"{found['peak_mb']:.0f}{gpu}",
         )
+    console.print(report["settings"])
     console.print(table)
     for act, found in report["model_folders"].items():
         console.print(
