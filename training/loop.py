@@ -14,10 +14,11 @@ from training.checkpoint import Checkpoint, code_version, random_states, restore
 from training.config import settings_to_dict
 from training.curves import EPOCH
 from training.data.samplers import BatchSampler
-from training.distributed import share_buffers, wrapped
+from training.distributed import Process, share_buffers, wrapped
 from training.optimiser import build_optimiser, build_scaler, set_learning_rate, take_step
 from training.run_folder import RunFolder, Watch, watched_batches
 from training.schedule import learning_rate_factor, scaled_learning_rate
+from training.settings import Settings
 from training.sources import own_batch
 
 
@@ -57,9 +58,7 @@ class Task:
     step_taken: Callable[[], None] = lambda: None
 
 
-def train(
-    task: Task, folder: RunFolder, before: Checkpoint | None, *, until_epoch: int | None = None
-) -> Path:
+def run(task: Task, folder: RunFolder, before: Checkpoint | None, *, until_epoch: int | None = None) -> Path:
     """Train a task as the folder's settings say: steps, epochs, evaluation, checkpoints.
 
     Args:
@@ -77,15 +76,7 @@ def train(
     steps_per_epoch = sampler.batches_per_epoch
     optimiser = build_optimiser(network, settings.optimiser)
     scaler = build_scaler(process.device, settings.precision)
-    loader = DataLoader(
-        task.dataset,
-        batch_sampler=sampler,
-        collate_fn=task.collate,
-        num_workers=settings.workers,
-        persistent_workers=settings.workers > 0,
-        pin_memory=process.device.type == "cuda",
-        generator=torch.Generator().manual_seed(settings.seed),  # its own, so that it draws from no other
-    )
+    loader = loader_of(task, settings, process)
 
     step, best = 0, None
     figures: dict[str, float] = {}
@@ -168,6 +159,19 @@ def train(
         )
     folder.draw()
     return folder.path
+
+
+def loader_of(task: Task, settings: Settings, process: Process) -> DataLoader[Any]:
+    """What loads a task's batches, in `settings.workers` processes."""
+    return DataLoader(
+        task.dataset,
+        batch_sampler=task.sampler,
+        collate_fn=task.collate,
+        num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
+        pin_memory=process.device.type == "cuda",
+        generator=torch.Generator().manual_seed(settings.seed),  # its own, so that it draws from no other
+    )
 
 
 def on_device(batch: Any, device: torch.device) -> Any:

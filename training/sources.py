@@ -12,7 +12,7 @@ from training.data.generated import DrawnScenes, GeneratedPictures, GeneratedSce
 from training.data.lists import read_folder, read_folder_retrieval, read_label_list, read_retrieval_lists
 from training.data.mixing import MixedPictures, MixedScenes, Part
 from training.data.pictures import Pictures, Retrieval, check, check_retrieval
-from training.data.samplers import BatchSampler, PKSampler, Share, ShuffledSampler
+from training.data.samplers import BatchSampler, PKSampler, ShuffledSampler
 from training.distributed import Process, gathered
 from training.settings import (
     AugmentationChoice,
@@ -24,10 +24,12 @@ from training.settings import (
     ComposedScenesSource,
     DetectorData,
     EmbedderData,
+    EmbedderSettings,
     GeneratedProducts,
     GeneratedRetrieval,
     GeneratedScenesSource,
     LabelList,
+    PairSettings,
     PictureSource,
     RetrievalFolder,
     RetrievalSource,
@@ -127,37 +129,29 @@ def evaluation_scenes(source: SceneSource, process: Process) -> Scenes:
 
 
 def batches_of_pictures(
-    data: EmbedderData, pictures: MixedPictures, *, batch_size: int, seed: int, share: Share
+    settings: EmbedderSettings | PairSettings, pictures: MixedPictures, process: Process
 ) -> BatchSampler:
     """The sampler that the settings choose.
 
     Args:
-        data: the settings.
+        settings: of the run.
         pictures: to draw from.
-        batch_size: pictures of a step, over all processes.
-        seed: of the run.
-        share: this process.
+        process: this one; a step's pictures are `settings.batch_size` of each.
     Raises:
         ValueError: the batch cannot be split as the sampler wants, or there are too few classes for it.
     """
-    if isinstance(data.sampler, ClassesAndPictures):
+    choice = settings.data.sampler
+    total_batch = settings.batch_size * process.count
+    how: dict[str, Any] = {"seed": settings.seed, "rates": pictures.rates, "share": process.share}
+    if isinstance(choice, ClassesAndPictures):
         return PKSampler(
             pictures.labels,
-            batch_size,
-            pictures_per_class=data.sampler.pictures_per_class,
-            class_draw=data.sampler.class_draw,
-            seed=seed,
-            rates=pictures.rates,
-            share=share,
+            total_batch,
+            pictures_per_class=choice.pictures_per_class,
+            class_draw=choice.class_draw,
+            **how,
         )
-    return ShuffledSampler(
-        len(pictures),
-        batch_size,
-        seed=seed,
-        rates=pictures.rates,
-        share=share,
-        drop_last=data.sampler.drop_last,
-    )
+    return ShuffledSampler(len(pictures), total_batch, drop_last=choice.drop_last, **how)
 
 
 def own_batch(sampler: BatchSampler, epoch: int, number: int) -> Iterator[int]:

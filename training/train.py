@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recognition.errors import RecognitionError
-from training.checkpoint import CheckpointRefused
+from training.checkpoint import Checkpoint, CheckpointRefused, seed_random_numbers
 from training.config import ConfigRefused, read_settings
 from training.data.faults import BadData
-from training.distributed import started
+from training.distributed import Process, started
+from training.loop import Task, run
 from training.pdparams import WeightsRefused
-from training.run_folder import TrainingStopped
-from training.settings import EmbedderSettings, PairSettings
-from training.train_detector import train_detector
-from training.train_embedder import train_embedder
-from training.train_pair import train_pair
+from training.run_folder import RunFolder, TrainingStopped
+from training.settings import EmbedderSettings, PairSettings, Settings
+from training.train_detector import detector_task
+from training.train_embedder import embedder_task
+from training.train_pair import pair_task
 
 # An OSError is the machine's: a full disk, a folder that may not be written. It names the file.
 REFUSALS = (
@@ -34,6 +35,36 @@ REFUSALS = (
     OSError,
     ValueError,
 )
+
+
+def train(
+    settings: Settings, process: Process, *, resume: bool = False, until_epoch: int | None = None
+) -> Path:
+    """Run a program.
+
+    Args:
+        settings: of the run.
+        process: this one; each has to call it.
+        resume: go on from the folder's latest checkpoint.
+        until_epoch: stop after so many epochs, as if the machine were needed; the schedule stays that of all.
+    Returns:
+        The run's folder.
+    Raises:
+        BadData, CheckpointRefused, TrainingStopped, ValueError: as their messages say.
+    """
+    folder = RunFolder(settings, process)
+    before = folder.open(resume=resume)
+    seed_random_numbers(settings.seed, process)
+    return run(build_task(settings, process, before), folder, before, until_epoch=until_epoch)
+
+
+def build_task(settings: Settings, process: Process, before: Checkpoint | None = None) -> Task:
+    """What a program trains; arguments and errors as for the three."""
+    if isinstance(settings, EmbedderSettings):
+        return embedder_task(settings, process, before)
+    if isinstance(settings, PairSettings):
+        return pair_task(settings, process, before)
+    return detector_task(settings, process, before)
 
 
 def _count(text: str) -> int:
@@ -64,12 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(given.config, given.override)
         with started(settings.device) as process:
-            if isinstance(settings, EmbedderSettings):
-                train_embedder(settings, process, resume=given.resume, until_epoch=given.until_epoch)
-            elif isinstance(settings, PairSettings):
-                train_pair(settings, process, resume=given.resume, until_epoch=given.until_epoch)
-            else:
-                train_detector(settings, process, resume=given.resume, until_epoch=given.until_epoch)
+            train(settings, process, resume=given.resume, until_epoch=given.until_epoch)
     except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1

@@ -7,46 +7,35 @@ and distribution focal loss, batches of varying size, and a running mean of the 
 """
 
 import copy
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from training.averaging import WeightAverage
-from training.checkpoint import load_weights, seed_random_numbers
+from training.checkpoint import Checkpoint, load_weights
 from training.coco_ap import evaluate_detector
 from training.data.augment_detection import DetectionAugmentation
 from training.data.datasets import DetectionDataset, collate_detection
 from training.data.samplers import ShuffledSampler
 from training.distributed import Process, mean_over_processes, share_buffers
-from training.loop import Task, train
+from training.loop import Task
 from training.losses.detection import PicoDetLoss
 from training.networks import build_detector, detector_card, learning_int8, start
 from training.optimiser import autocast
-from training.run_folder import RunFolder
 from training.settings import DetectorSettings
 from training.sources import evaluation_scenes, training_scenes
 
 
-def train_detector(
-    settings: DetectorSettings, process: Process, *, resume: bool = False, until_epoch: int | None = None
-) -> Path:
-    """Run the program.
+def detector_task(settings: DetectorSettings, process: Process, before: Checkpoint | None) -> Task:
+    """What `training.loop` shall train.
 
     Args:
         settings: of the run.
         process: this one.
-        resume: go on from the folder's latest checkpoint.
-        until_epoch: stop after so many epochs, as if the machine were needed; the schedule stays that of all.
-    Returns:
-        The run's folder.
+        before: the checkpoint to go on from.
     Raises:
-        BadData, CheckpointRefused, TrainingStopped, ValueError: as their messages say.
+        BadData, CheckpointRefused, ValueError: as their messages say.
     """
-    folder = RunFolder(settings, process)
-    before = folder.open(resume=resume)
-    seed_random_numbers(settings.seed, process)
-
     # Data: what is trained on, in which batches; what it is judged by.
     scenes, trained_on = training_scenes(settings.data, process)
     judged = evaluation_scenes(settings.evaluation.source, process)
@@ -63,7 +52,7 @@ def train_detector(
     origin = start(network, settings.model.start_from) if before is None else ""
     network = learning_int8(network, settings)
     if before is not None:
-        load_weights(network, before.weights, str(folder.path))
+        load_weights(network, before.weights, str(settings.out))
     network.to(process.device)
     averaging = settings.averaging
     average = None if averaging is None else WeightAverage(network, averaging.decay)
@@ -121,7 +110,7 @@ def train_detector(
         network.backbone.normalisation,
         seed=settings.seed,
     )
-    task = Task(
+    return Task(
         network=network,
         origin=origin,
         dataset=dataset,
@@ -136,4 +125,3 @@ def train_detector(
         epoch_begins=epoch_begins,
         step_taken=step_taken,
     )
-    return train(task, folder, before, until_epoch=until_epoch)

@@ -5,59 +5,41 @@
 A hash embedder is an embedder whose signs are the code; its recipe differs in neck, head and losses alone.
 """
 
-from pathlib import Path
-
 from torch import Tensor, nn
 
-from training.checkpoint import load_weights, seed_random_numbers
+from training.checkpoint import Checkpoint, load_weights
 from training.components import LOSSES
 from training.data.datasets import EmbedderDataset
 from training.distributed import Process
-from training.loop import Task, train
+from training.loop import Task
 from training.networks import build_embedder, build_losses, embedder_card, learning_int8, start
 from training.optimiser import autocast
 from training.retrieval import evaluate_embedder
-from training.run_folder import RunFolder
 from training.settings import EmbedderSettings
 from training.sources import augmentation, batches_of_pictures, retrieval, training_pictures
 
 
-def train_embedder(
-    settings: EmbedderSettings, process: Process, *, resume: bool = False, until_epoch: int | None = None
-) -> Path:
-    """Run the program.
+def embedder_task(settings: EmbedderSettings, process: Process, before: Checkpoint | None) -> Task:
+    """What `training.loop` shall train.
 
     Args:
         settings: of the run.
         process: this one.
-        resume: go on from the folder's latest checkpoint.
-        until_epoch: stop after so many epochs, as if the machine were needed; the schedule stays that of all.
-    Returns:
-        The run's folder.
+        before: the checkpoint to go on from.
     Raises:
-        BadData, CheckpointRefused, TrainingStopped, ValueError: as their messages say.
+        BadData, CheckpointRefused, ValueError: as their messages say.
     """
-    folder = RunFolder(settings, process)
-    before = folder.open(resume=resume)
-    seed_random_numbers(settings.seed, process)
-
     # Data: what is trained on, in which batches; what is searched.
     pictures, trained_on = training_pictures(settings.data, process)
+    sampler = batches_of_pictures(settings, pictures, process)
     judged = retrieval(settings.evaluation.source, settings.data.crop_margin, process)
-    sampler = batches_of_pictures(
-        settings.data,
-        pictures,
-        batch_size=settings.batch_size * process.count,
-        seed=settings.seed,
-        share=process.share,
-    )
 
     # Network, with the weights to begin with.
     network = build_embedder(settings.model, len(pictures.classes))
     origin = start(network, settings.model.start_from) if before is None else ""
     network = learning_int8(network, settings)
     if before is not None:
-        load_weights(network, before.weights, str(folder.path))
+        load_weights(network, before.weights, str(settings.out))
     network.to(process.device)
     card = embedder_card(settings, network)
     criterion = build_losses(settings.losses, LOSSES).to(process.device)
@@ -91,7 +73,7 @@ def train_embedder(
         network.backbone.normalisation,
         seed=settings.seed,
     )
-    task = Task(
+    return Task(
         network=network,
         origin=origin,
         dataset=dataset,
@@ -103,4 +85,3 @@ def train_embedder(
         evaluate=evaluate,
         networks_state=lambda: {"weights": network.state_dict()},
     )
-    return train(task, folder, before, until_epoch=until_epoch)

@@ -6,23 +6,20 @@ DML and U-DML train both (PP-ShiTu, 2021, section 2.2); SSLD's student imitates 
 evaluated, embedded with and exported.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from recognition.model_card import ModelCard
-from training.checkpoint import CheckpointRefused, load_weights, seed_random_numbers
+from training.checkpoint import Checkpoint, CheckpointRefused, load_weights
 from training.components import DISTILLATION_LOSSES
 from training.data.datasets import EmbedderDataset, Readable
 from training.distributed import Process
-from training.loop import Task, train
+from training.loop import Task
 from training.models.embedder import EmbedderModel, EmbedderOutput
 from training.models.heads import MarginHead
 from training.networks import build_embedder, build_losses, embedder_card, open_embedder_checkpoint, start
 from training.optimiser import autocast
 from training.retrieval import computed, evaluate_embedder
-from training.run_folder import RunFolder
 from training.settings import PairSettings
 from training.sources import augmentation, batches_of_pictures, retrieval, training_pictures
 
@@ -95,42 +92,27 @@ def agreement(
     return float((found[:, 0] == found[:, 1]).mean())
 
 
-def train_pair(
-    settings: PairSettings, process: Process, *, resume: bool = False, until_epoch: int | None = None
-) -> Path:
-    """Run the program.
+def pair_task(settings: PairSettings, process: Process, before: Checkpoint | None) -> Task:
+    """What `training.loop` shall train.
 
     Args:
         settings: of the run.
         process: this one.
-        resume: go on from the folder's latest checkpoint.
-        until_epoch: stop after so many epochs, as if the machine were needed; the schedule stays that of all.
-    Returns:
-        The run's folder.
+        before: the checkpoint to go on from.
     Raises:
-        BadData, CheckpointRefused, TrainingStopped, ValueError: as their messages say.
+        BadData, CheckpointRefused, ValueError: as their messages say.
     """
-    folder = RunFolder(settings, process)
-    before = folder.open(resume=resume)
-    seed_random_numbers(settings.seed, process)
-
     # Data: what is trained on, in which batches; what is searched.
     pictures, trained_on = training_pictures(settings.data, process)
+    sampler = batches_of_pictures(settings, pictures, process)
     judged = retrieval(settings.evaluation.source, settings.data.crop_margin, process)
-    sampler = batches_of_pictures(
-        settings.data,
-        pictures,
-        batch_size=settings.batch_size * process.count,
-        seed=settings.seed,
-        share=process.share,
-    )
 
     # Both networks, with the weights to begin with, and the losses between them.
     pair = build_pair(settings, len(pictures.classes))
     if before is not None:
         assert before.teacher is not None
-        load_weights(pair.student, before.weights, str(folder.path))
-        load_weights(pair.teacher, before.teacher, str(folder.path))
+        load_weights(pair.student, before.weights, str(settings.out))
+        load_weights(pair.teacher, before.teacher, str(settings.out))
         origin = ""
     else:
         origin = f"student: {start(pair.student, settings.model.start_from)}"
@@ -159,7 +141,7 @@ def train_pair(
         pair.student.backbone.normalisation,
         seed=settings.seed,
     )
-    task = Task(
+    return Task(
         network=pair,
         origin=origin,
         dataset=dataset,
@@ -171,4 +153,3 @@ def train_pair(
         evaluate=evaluate,
         networks_state=lambda: {"weights": pair.student.state_dict(), "teacher": pair.teacher.state_dict()},
     )
-    return train(task, folder, before, until_epoch=until_epoch)

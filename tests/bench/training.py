@@ -25,23 +25,18 @@ import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
 from tests.live import REPOSITORY
 from tests.training.published_weights import weights_of, write
 from training.checkpoint import LATEST_FILE
 from training.config import read_settings
 from training.curves import METRICS_FILE, read_rows
-from training.data.augment_detection import DetectionAugmentation
-from training.data.datasets import DetectionDataset, EmbedderDataset, collate_detection
-from training.data.samplers import BatchSampler, ShuffledSampler
 from training.distributed import Process, started
-from training.models.embedder import IMAGENET
-from training.networks import build_detector, build_embedder
+from training.loop import loader_of
 from training.optimiser import autocast
 from training.settings import DetectorSettings, EmbedderSettings
-from training.sources import augmentation, batches_of_pictures, training_pictures, training_scenes
+from training.train import build_task
 
 CONFIGS = REPOSITORY / "training" / "configs"
 CATALOGUE = REPOSITORY / "fixtures" / "demo_catalogue"
@@ -227,13 +222,7 @@ def bare_images_per_second(settings: Settings, process: Process, seconds: float 
         process: this one.
         seconds: for which it is measured, once warm.
     """
-    if isinstance(settings, DetectorSettings):
-        network: nn.Module = build_detector(settings.model)
-    else:
-        network = build_embedder(
-            settings.model, len(training_pictures(settings.data, process).pictures.classes)
-        )
-    network.to(process.device).train()
+    network = build_task(settings, process).network.train()
     side, n = settings.input.side, settings.batch_size
     pixels = torch.randn(n, 3, side, side, device=process.device)
 
@@ -265,45 +254,13 @@ def tensors(outputs: Any) -> Iterator[Tensor]:
 
 def loaded_images_per_second(settings: Settings, process: Process) -> float:
     """What a run's loader processes give when nothing else computes."""
-    loader, sampler = loader_of(settings, process)
+    task = build_task(settings, process)
+    loader = loader_of(task, settings, process)
     for epoch in range(EPOCHS):
-        sampler.start(epoch)
+        task.sampler.start(epoch)
         began = time.perf_counter()
         loaded = sum(len(batch[0]) for batch in loader)
     return loaded / (time.perf_counter() - began)
-
-
-def loader_of(settings: Settings, process: Process) -> tuple[DataLoader[Any], BatchSampler]:
-    """A run's loader and sampler."""
-    collate, seed, size = None, settings.seed, settings.batch_size
-    dataset: EmbedderDataset | DetectionDataset
-    sampler: BatchSampler
-    if isinstance(settings, DetectorSettings):
-        scenes, side = training_scenes(settings.data, process).scenes, settings.input.side
-        varied = DetectionAugmentation(
-            side,
-            side,
-            multi_scale=settings.data.multi_scale,
-            crop=settings.data.crop,
-            distort=settings.data.distort,
-        )
-        dataset, collate = DetectionDataset(scenes, varied, IMAGENET, seed=seed), collate_detection
-        sampler = ShuffledSampler(len(scenes), size, seed=seed, rates=scenes.rates)
-    else:
-        pictures = training_pictures(settings.data, process).pictures
-        varied_crops = augmentation(settings.data.augmentation, settings.input.side)
-        dataset = EmbedderDataset(pictures, varied_crops, IMAGENET, seed=seed)
-        sampler = batches_of_pictures(
-            settings.data, pictures, batch_size=size, seed=seed, share=process.share
-        )
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=settings.workers,
-        persistent_workers=settings.workers > 0,
-    )
-    return loader, sampler
 
 
 # --- model folders ----------------------------------------------------------------------------------------
