@@ -6,11 +6,12 @@ The same arguments give the same pictures anywhere. Drawing costs 5 to 200 ms a 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demo_catalogue import more_products, render_reference, render_scene
+from demo_catalogue import DemoProduct, more_products, render_reference, render_scene
 from training.data.coco import FOREGROUND, NO_BOXES, Truth
 from training.data.faults import Faults, watched
 from training.data.pictures import Retrieval, check_classes
@@ -18,6 +19,23 @@ from training.data.randomness import Stream, generator
 
 # Drawing is slow: a bar for fewer of them than where files are only looked at.
 WORTH_A_BAR = 50
+
+
+@cache
+def drawn_crop(product: DemoProduct, view: int, seed: int, side: int, margin: float) -> NDArray[np.uint8]:
+    """The crop of one picture, (h, w, 3), kept once drawn: sets of one seed share products and views.
+
+    Args:
+        product: of `more_products` with the seed.
+        view: its number.
+        seed, side, margin: as for `GeneratedPictures`.
+    """
+    scene = render_reference(product, view=view, seed=seed, size=(side, side))
+    pixels = np.asarray(scene.image)
+    x1, y1, x2, y2 = scene.items[0].box
+    along, down = margin * (x2 - x1), margin * (y2 - y1)
+    left, top = max(0, round(x1 - along)), max(0, round(y1 - down))
+    return pixels[top : round(y2 + down), left : round(x2 + along)].copy()
 
 
 class GeneratedPictures:
@@ -50,7 +68,6 @@ class GeneratedPictures:
         self._seed = seed
         self._side = side
         self._margin = crop_margin
-        self._drawn: dict[int, NDArray[np.uint8]] = {}
         self.labels: NDArray[np.int64] = np.repeat(np.arange(n_products), len(self._views))
         self.classes: Sequence[str] = tuple(product.sku for product in self._products)
 
@@ -58,20 +75,8 @@ class GeneratedPictures:
         return len(self.labels)
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        if index not in self._drawn:
-            self._drawn[index] = self._draw(index)
-        return self._drawn[index]
-
-    def _draw(self, index: int) -> NDArray[np.uint8]:
         product, view = divmod(index, len(self._views))
-        scene = render_reference(
-            self._products[product], view=self._views[view], seed=self._seed, size=(self._side, self._side)
-        )
-        pixels = np.asarray(scene.image)
-        x1, y1, x2, y2 = scene.items[0].box
-        along, down = self._margin * (x2 - x1), self._margin * (y2 - y1)
-        left, top = max(0, round(x1 - along)), max(0, round(y1 - down))
-        return pixels[top : round(y2 + down), left : round(x2 + along)].copy()
+        return drawn_crop(self._products[product], self._views[view], self._seed, self._side, self._margin)
 
     def draw_all(self) -> None:
         """Draw every picture that is not drawn yet, with a progress bar."""

@@ -3,20 +3,29 @@
 import numpy as np
 
 from training.data.coco import check_scenes
-from training.data.generated import GeneratedPictures, GeneratedScenes, generated_retrieval
+from training.data.generated import GeneratedPictures, GeneratedScenes, drawn_crop, generated_retrieval
 from training.data.pictures import check, check_retrieval
 
 
 def test_the_same_arguments_give_the_same_crops() -> None:
-    one, other = (GeneratedPictures(3, range(2), seed=4, side=64) for _ in range(2))
+    one = GeneratedPictures(3, range(2), seed=4, side=64)
     check(one, pictures_per_class=2)
     assert one.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert len(one.classes) == 3
+    crops = [one.read(index) for index in range(6)]
+    drawn_crop.cache_clear()
+    other = GeneratedPictures(3, range(2), seed=4, side=64)
     for index in reversed(range(6)):
-        np.testing.assert_array_equal(one.read(index), other.read(index))
+        np.testing.assert_array_equal(crops[index], other.read(index))
     assert not np.array_equal(
         one.read(0)[:20, :20], GeneratedPictures(3, range(2), seed=5, side=64).read(0)[:20, :20]
     )
+
+
+def test_sets_of_one_seed_share_what_is_drawn() -> None:
+    few, more = (GeneratedPictures(n, [1], seed=4, side=64) for n in (2, 5))
+    assert few.read(1) is more.read(1)
+    assert few.read(1) is not GeneratedPictures(2, [1], seed=4, side=72).read(1)
 
 
 def test_a_margin_is_left_around_the_main_body() -> None:
