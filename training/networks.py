@@ -18,10 +18,13 @@ from training.choices import LossTerm
 from training.components import BACKBONES, HEADS, NECKS, TRUNKS
 from training.config import settings_from_dict
 from training.export import NO_DIGEST, normalised_input
-from training.export_efficientnet_lite import load_imagenet_trunk
 from training.import_paddle import PUBLISHED, load_published, start_from_imagenet
 from training.losses.weighted_sum import WeightedSum
-from training.models.efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteTrunk
+from training.models.efficientnet_lite import (
+    EfficientNetLiteBackbone,
+    EfficientNetLiteTrunk,
+    load_imagenet_trunk,
+)
 from training.models.embedder import EmbedderModel, HashBranch
 from training.models.picodet import PicoDet
 from training.pdparams import read_pdparams

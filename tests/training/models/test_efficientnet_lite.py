@@ -12,6 +12,7 @@ from training.models.efficientnet_lite import (
     CheckpointMismatch,
     ConvNorm,
     EfficientNetLite,
+    load_imagenet_trunk,
     load_published_weights,
     published_key,
     read_checkpoint,
@@ -144,3 +145,8 @@ def test_a_checkpoint_with_code_in_it_is_refused_unrun(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(CheckpointMismatch, match="dictionary"):
         read_checkpoint(tmp_path / "list.pth")
+
+
+def test_a_scale_that_no_package_has_weights_of_is_refused() -> None:
+    with pytest.raises(ValueError, match="found EfficientNet-lite1, wanted lite0 or lite2"):
+        load_imagenet_trunk("lite1")
