@@ -207,6 +207,17 @@ class EfficientNetLite(nn.Module):
         return logits
 
 
+def find_scale(name: str) -> Scale:
+    """The scale of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in SCALES:
+        raise ValueError(f"scale: found {name!r}, wanted one of {', '.join(SCALES)}.")
+    return SCALES[name]
+
+
 class EfficientNetLiteBackbone(Backbone):
     """A scale as an embedder's backbone: its pooled features, without the classifier."""
 
@@ -222,11 +233,10 @@ class EfficientNetLiteBackbone(Backbone):
             ValueError: there is no such scale.
         """
         super().__init__()
-        if scale not in SCALES:
-            raise ValueError(f"scale: found {scale!r}, wanted one of {', '.join(SCALES)}.")
-        self.network = EfficientNetLite(SCALES[scale])
+        chosen = find_scale(scale)
+        self.network = EfficientNetLite(chosen)
         self.network.register_module("classifier", None)
-        self.network.dropout = nn.Dropout(SCALES[scale].dropout if dropout is None else dropout)
+        self.network.dropout = nn.Dropout(chosen.dropout if dropout is None else dropout)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map normalised crops (N, 3, H, W) to (N, 1280)."""
@@ -247,15 +257,14 @@ class EfficientNetLiteTrunk(Trunk):
             ValueError: there is no such scale.
         """
         super().__init__()
-        if scale not in SCALES:
-            raise ValueError(f"scale: found {scale!r}, wanted one of {', '.join(SCALES)}.")
-        self.network = EfficientNetLite(SCALES[scale])
+        chosen = find_scale(scale)
+        self.network = EfficientNetLite(chosen)
         for part in ("head", "dropout", "classifier"):
             self.network.register_module(part, None)
-        repeats = [scaled_repeats(index, SCALES[scale].depth) for index in range(len(STAGES))]
+        repeats = [scaled_repeats(index, chosen.depth) for index in range(len(STAGES))]
         self.last_blocks = tuple(sum(repeats[: stage + 1]) - 1 for stage in LEVEL_STAGES)
         self.level_channels = tuple(
-            scaled_channels(STAGES[stage].channels, SCALES[scale].width) for stage in LEVEL_STAGES
+            scaled_channels(STAGES[stage].channels, chosen.width) for stage in LEVEL_STAGES
         )
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
