@@ -387,7 +387,21 @@ class AugmentationV2(Table):
     degrees: Number = 90.0
 
 
-AugmentationChoice = Annotated[NoAugmentation | AugmentationV1 | AugmentationV2, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class OwnAugmentation(Table):
+    """`training.data.augment.ChecklaneAugmentation`."""
+
+    kind: Literal["checklane"]
+    minimum_area: Share = 0.3
+    flip: Share = 0.5
+    light: Share = 0.4
+    rotation: Share = 0.5
+    degrees: Number = 90.0
+
+
+AugmentationChoice = Annotated[
+    NoAugmentation | AugmentationV1 | AugmentationV2 | OwnAugmentation, Field(discriminator="kind")
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -5,7 +5,13 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from training.data.augment import Augmentation, ShiTuV1Augmentation, ShiTuV2Augmentation, Stretch
+from training.data.augment import (
+    Augmentation,
+    ChecklaneAugmentation,
+    ShiTuV1Augmentation,
+    ShiTuV2Augmentation,
+    Stretch,
+)
 from training.data.coco import Scenes, check_scenes, read_coco
 from training.data.composed import ComposedScenes
 from training.data.generated import DrawnScenes, GeneratedPictures, GeneratedScenes, generated_retrieval
@@ -29,6 +35,7 @@ from training.settings import (
     GeneratedRetrieval,
     GeneratedScenesSource,
     LabelList,
+    OwnAugmentation,
     PairSettings,
     PictureSource,
     RetrievalFolder,
@@ -171,6 +178,16 @@ def augmentation(choice: AugmentationChoice, side: int) -> Augmentation:
             side,
             padding=choice.padding,
             flip=choice.flip,
+            rotation=choice.rotation,
+            degrees=choice.degrees,
+        )
+    if isinstance(choice, OwnAugmentation):
+        return ChecklaneAugmentation(
+            side,
+            side,
+            minimum_area=choice.minimum_area,
+            flip=choice.flip,
+            light=choice.light,
             rotation=choice.rotation,
             degrees=choice.degrees,
         )

@@ -17,6 +17,8 @@ from torch import Tensor
 from recognition.images import resize
 from training.models.embedder import Normalisation
 
+GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue in the luma of ITU-R BT.601
+
 
 class Augmentation(Protocol):
     """Maps a crop (h, w, 3) uint8 to one of the network's size, by the random numbers given."""
@@ -69,17 +71,7 @@ class ShiTuV1Augmentation:
     flip: float = 0.5
 
     def __call__(self, pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-        rows, columns = pixels.shape[:2]
-        stretch = math.sqrt(random.uniform(3 / 4, 4 / 3))  # width over height is its square
-        # The largest share of the area at which neither side leaves the crop.
-        largest = min(1.0, columns / rows / stretch**2, rows / columns * stretch**2)
-        share = random.uniform(min(self.minimum_area, largest), largest)
-        side = math.sqrt(rows * columns * share)
-        width = min(columns, max(1, int(side * stretch)))
-        height = min(rows, max(1, int(side / stretch)))
-        left = int(random.integers(columns - width + 1))
-        top = int(random.integers(rows - height + 1))
-        varied = stretched(pixels[top : top + height, left : left + width], self.width, self.height)
+        varied = stretched(part(pixels, random, self.minimum_area), self.width, self.height)
         return mirrored(varied) if random.random() < self.flip else varied
 
 
@@ -116,9 +108,81 @@ class ShiTuV2Augmentation:
             padded = np.pad(varied, ((self.padding, self.padding), (self.padding, self.padding), (0, 0)))
             varied = padded[top : top + self.height, left : left + self.width]
         if random.random() < self.rotation:
-            angle = float(random.uniform(-self.degrees, self.degrees))
-            varied = np.asarray(Image.fromarray(varied).rotate(angle, Image.Resampling.BILINEAR))
+            varied = turned(varied, random, self.degrees)
         return varied
+
+
+@dataclass(frozen=True)
+class ChecklaneAugmentation:
+    """Checklane's own: part of a product, turned, in another light.
+
+    The first PP-ShiTu's part of the crop (a product half hidden, or a box drawn badly), mirrored or not, the second's
+    turning, and between them a light: exposure, contrast, saturation and white balance, which differ from shop to shop
+    and from an iconic picture to a till.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        minimum_area: share of the crop's area that is left.
+        flip: chance of mirroring.
+        light: by so much at most does each of exposure, contrast and saturation differ from 1, and a fourth of it each
+            colour's gain.
+        rotation: chance of turning.
+        degrees: by so much at most, either way.
+    """
+
+    width: int = 224
+    height: int = 224
+    minimum_area: float = 0.3
+    flip: float = 0.5
+    light: float = 0.4
+    rotation: float = 0.5
+    degrees: float = 90.0
+
+    def __call__(self, pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+        varied = stretched(part(pixels, random, self.minimum_area), self.width, self.height)
+        if random.random() < self.flip:
+            varied = mirrored(varied)
+        if self.light:
+            varied = in_another_light(varied, random, self.light)
+        if random.random() < self.rotation:
+            varied = turned(varied, random, self.degrees)
+        return varied
+
+
+def part(pixels: NDArray[np.uint8], random: np.random.Generator, minimum_area: float) -> NDArray[np.uint8]:
+    """A part of area `minimum_area` to 1 of the crop's and of aspect 3/4 to 4/3, anywhere in it; (h, w, 3)."""
+    rows, columns = pixels.shape[:2]
+    stretch = math.sqrt(random.uniform(3 / 4, 4 / 3))  # width over height is its square
+    # The largest share of the area at which neither side leaves the crop.
+    largest = min(1.0, columns / rows / stretch**2, rows / columns * stretch**2)
+    share = random.uniform(min(minimum_area, largest), largest)
+    side = math.sqrt(rows * columns * share)
+    width = min(columns, max(1, int(side * stretch)))
+    height = min(rows, max(1, int(side / stretch)))
+    left = int(random.integers(columns - width + 1))
+    top = int(random.integers(rows - height + 1))
+    return pixels[top : top + height, left : left + width]
+
+
+def in_another_light(
+    pixels: NDArray[np.uint8], random: np.random.Generator, light: float
+) -> NDArray[np.uint8]:
+    """Exposure, contrast, saturation and white balance drawn anew, as one affine map of the colours; (h, w, 3)."""
+    exposure, contrast, saturation = random.uniform(1 - light, 1 + light, size=3)
+    gains = random.uniform(1 - light / 4, 1 + light / 4, size=3)
+    grey = np.tile(GREY, (3, 1))  # rows of the luma's weights: the matrix that takes all colour away
+    matrix = exposure * contrast * np.diag(gains) @ (saturation * np.eye(3) + (1 - saturation) * grey)
+    offset = (1 - contrast) * exposure * float(pixels.mean(dtype=np.float64))
+    varied = pixels.astype(np.float32) @ matrix.T.astype(np.float32) + np.float32(offset)
+    lit: NDArray[np.uint8] = np.clip(varied, 0, 255).astype(np.uint8)
+    return lit
+
+
+def turned(pixels: NDArray[np.uint8], random: np.random.Generator, degrees: float) -> NDArray[np.uint8]:
+    """Turned about the centre by up to `degrees` either way, bilinear, black outside; (h, w, 3)."""
+    angle = float(random.uniform(-degrees, degrees))
+    return np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR))
 
 
 def mirrored(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

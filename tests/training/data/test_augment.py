@@ -6,7 +6,13 @@ from numpy.typing import NDArray
 
 from recognition.images import model_input
 from tests.training.data.cards import embedder_card
-from training.data.augment import ShiTuV1Augmentation, ShiTuV2Augmentation, Stretch, normalised
+from training.data.augment import (
+    ChecklaneAugmentation,
+    ShiTuV1Augmentation,
+    ShiTuV2Augmentation,
+    Stretch,
+    normalised,
+)
 from training.models.embedder import IMAGENET
 
 
@@ -24,7 +30,9 @@ def test_what_is_not_varied_is_what_serving_sees_to_the_last_bit() -> None:
     np.testing.assert_array_equal(varied.numpy(), model_input(pixels, embedder_card(48, 32)))
 
 
-@pytest.mark.parametrize("augmentation", [ShiTuV1Augmentation(40, 32), ShiTuV2Augmentation(40, 32)])
+@pytest.mark.parametrize(
+    "augmentation", [ShiTuV1Augmentation(40, 32), ShiTuV2Augmentation(40, 32), ChecklaneAugmentation(40, 32)]
+)
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 3), (64, 64), (500, 333)])
 def test_any_crop_comes_out_at_the_networks_size(augmentation, shape) -> None:  # type: ignore[no-untyped-def]
     pixels = picture(*shape)
@@ -86,3 +94,21 @@ def test_v1_cuts_parts_of_the_stated_area_and_aspect() -> None:
     assert 0.8 < max(shares) < 1.01
     assert 0.7 < min(aspects) < 0.85
     assert 1.2 < max(aspects) < 1.4
+
+
+def test_another_light_changes_exposure_contrast_saturation_and_balance_by_no_more_than_stated() -> None:
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    lit = ChecklaneAugmentation(8, 8, minimum_area=1, flip=0, light=0.4, rotation=0)
+    means = np.array([lit(grey, random(seed)).reshape(-1, 3).mean(axis=0) for seed in range(400)])
+    # A plain grey has neither contrast nor colour to lose: exposure (0.6 to 1.4) times gain (0.9 to 1.1) is left,
+    # the gain of its share in the contrast, up to 1.4 of it.
+    assert 50 < means.min() < 65
+    assert 135 < means.max() < 165
+    ratio = means[:, 0] / means[:, 2]
+    assert ratio.std() > 0.02
+    unlit = ChecklaneAugmentation(8, 8, minimum_area=1, flip=0, light=0, rotation=0)
+    np.testing.assert_array_equal(unlit(grey, random()), grey)
+
+    stripes = picture(8, 8)
+    spreads = [lit(stripes, random(seed)).std() for seed in range(200)]
+    assert min(spreads) < 0.75 * stripes.std() < 1.05 * stripes.std() < max(spreads)
