@@ -4,7 +4,7 @@ from torch import nn
 
 from training.losses.classification import CrossEntropy
 from training.losses.distillation import DeepMutualLearning, SoftLabelDistillation, UnifiedDeepMutualLearning
-from training.losses.hashing import DCH, DSHSD, LCDSH
+from training.losses.hashing import DCH, DSHSD, LCDSH, AnglePreservation
 from training.losses.triplet import BatchHardTriplet, TripletAngularMargin
 from training.models.efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteTrunk
 from training.models.embedder import Backbone, Head, Neck, Trunk
@@ -52,6 +52,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "BatchHardTriplet": BatchHardTriplet,
     "DSHSD": DSHSD,
     "LCDSH": LCDSH,
+    "AnglePreservation": AnglePreservation,
     "DCH": DCH,
 }
 

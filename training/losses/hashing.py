@@ -1,4 +1,4 @@
-"""Losses for hash codes: DSHSD, LCDSH, DCH.
+"""Losses for hash codes: DSHSD, LCDSH, DCH, and one that keeps an embedding's angles.
 
 A hash embedder's embedding is K real values whose signs are the bits. These losses make values of one label agree
 in sign and keep them away from 0.
@@ -8,12 +8,13 @@ PP-ShiTu's too, and has no loss of its own: its binary layer is a squashed linea
 (`training.models.necks.HashNeck` before a plain FC head), trained by classification alone. Its loss is
 `training.losses.classification.CrossEntropy`.
 
-All three average over all N x N ordered pairs of the batch, each picture's pair with itself among them, as
+All average over all N x N ordered pairs of the batch, each picture's pair with itself among them, as
 PaddleClas (`ppcls/loss/deephashloss.py`) does and its weights assume.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 HIGHEST_COSINE = 0.99
 # DCH: two codes' lengths multiply to at least this, so that a code of zeros has a cosine.
 SMALLEST_NORM = 1e-4
+# Angles: cosines are cut off here, for the angle's slope is infinite at 1.
+STRAIGHTEST = 1 - 1e-6
 # LCDSH: half inner products are cut off here, where the sigmoid has long been flat.
 WIDEST_PRODUCT = 50.0
 
@@ -162,3 +165,39 @@ class DCH(nn.Module):
     def forward(self, output: EmbedderOutput, labels: Tensor) -> Tensor:
         """Scalar, from output.embedding (N, K) and labels (N,)."""
         return dch(output.embedding, labels, gamma=self.gamma, quantisation_weight=self.quantisation_weight)
+
+
+def angle_preservation(values: Tensor, embeddings: Tensor) -> Tensor:
+    """How far the codes' similarities are from those that the embeddings' angles call for.
+
+        mean over pairs of (s(b_i, b_j) - (1 - 2 angle(e_i, e_j) / pi))^2
+
+    with b the signs of the values and s the similarity of two codes, 1 - 2 distance / bits. The target is what the
+    signs behind random hyperplanes give in the mean (Charikar, "Similarity Estimation Techniques from Rounding
+    Algorithms", STOC 2002, section 3); learning the hyperplanes takes out their variance where the data lies. The
+    codes then rank as the embeddings do, whatever these were trained for: no label is asked for. A sign's gradient
+    is passed straight through where its value is within -1..1 (Hubara et al., "Binarized Neural Networks", 2016,
+    section 1.3).
+
+    Args:
+        values: (N, K) real, whose signs are the bits.
+        embeddings: (N, D) before L2 normalisation; taken as constants.
+    Returns:
+        Scalar, 0 to 4.
+    """
+    values = full_precision(values)
+    # Forward the sign, 0 counting as -1 as in a packed code; backward the value, where it is within -1..1.
+    passed = values.clamp(-1, 1)
+    signs = passed + (torch.where(values > 0, 1.0, -1.0).to(values) - passed).detach()
+    found = inner_products(signs) / values.shape[1]
+    unit = functional.normalize(full_precision(embeddings.detach()))
+    angles = inner_products(unit).clamp(-STRAIGHTEST, STRAIGHTEST).arccos()
+    return (found - (1 - 2 * angles / math.pi)).square().mean()
+
+
+class AnglePreservation(nn.Module):
+    """`angle_preservation` of a hash branch: of its values, and of the embedding that it sees."""
+
+    def forward(self, output: EmbedderOutput, labels: Tensor) -> Tensor:
+        """Scalar, from output.embedding (N, K), the values, and output.backbone (N, D), what they are made from."""
+        return angle_preservation(output.embedding, output.backbone)

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.losses.outputs import HALF_PRECISIONS, output, random
-from training.losses.hashing import DCH, DSHSD, LCDSH, dch, dshsd, lcdsh
+from training.losses.hashing import (
+    DCH,
+    DSHSD,
+    LCDSH,
+    AnglePreservation,
+    angle_preservation,
+    dch,
+    dshsd,
+    lcdsh,
+)
 
 LABELS = torch.tensor([0, 0, 1, 1, 1, 2])
 N_BITS = 12
@@ -89,6 +98,52 @@ def test_lcdsh_is_its_formula(weight: float, scale: float) -> None:
     x = codes() * scale
     found = LCDSH(quantisation_weight=weight)(output(embedding=x), LABELS)
     assert found.item() == pytest.approx(plain_lcdsh(x.tolist(), LABELS.tolist(), weight))
+
+
+def test_angle_preservation_is_its_formula() -> None:
+    values, embeddings = random(6, N_BITS, seed=2), random(6, 5, seed=3)
+    found = AnglePreservation()(output(backbone=embeddings, embedding=values), LABELS)
+    expected = 0.0
+    for a, e in zip(values.tolist(), embeddings.tolist(), strict=True):
+        for b, f in zip(values.tolist(), embeddings.tolist(), strict=True):
+            differing = sum((x > 0) != (y > 0) for x, y in zip(a, b, strict=True))
+            cosine = dot(e, f) / (math.hypot(*e) * math.hypot(*f))
+            target = 1 - 2 * math.acos(min(cosine, 1)) / math.pi
+            expected += (1 - 2 * differing / N_BITS - target) ** 2
+    assert found.item() == pytest.approx(expected / 36, abs=1e-5)  # the cut at the diagonal
+
+
+def test_angle_preservation_passes_a_signs_gradient_within_1_and_leaves_the_embedding_alone() -> None:
+    values = torch.tensor([[0.5, -3.0], [-0.2, 0.9]], dtype=torch.float64, requires_grad=True)
+    embeddings = random(2, 5)
+    angle_preservation(values, embeddings).backward()
+    assert embeddings.grad is None
+    # Signs (1, -1) and (-1, 1): similarity -1, off by d = -1 - target in both ordered pairs of the two; the pairs of
+    # each with itself are right. With s = sum_k b_ik b_jk / 2 the slope of the mean by b_ik is 2 (d b_jk) / 4.
+    cosine = torch.nn.functional.cosine_similarity(embeddings[0], embeddings[1], dim=0)
+    d = (-1 - (1 - 2 * cosine.arccos() / math.pi)).item()
+    expected = torch.tensor([[-d / 2, 0.0], [d / 2, -d / 2]], dtype=torch.float64)
+    assert values.grad is not None
+    torch.testing.assert_close(values.grad, expected, atol=1e-3, rtol=0)  # as above, the cut at the diagonal
+
+
+def test_learned_codes_keep_angles_better_than_random_hyperplanes() -> None:
+    # Embeddings that lie in a few directions of many, as real ones do.
+    embeddings = (random(200, 6, seed=4) @ random(6, 64, seed=5)).detach()
+    plane = torch.nn.Linear(64, 128).double()
+    torch.nn.init.normal_(plane.weight, generator=torch.Generator().manual_seed(6))
+    torch.nn.init.zeros_(plane.bias)
+    optimizer = torch.optim.Adam(plane.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(150):
+        loss = angle_preservation(plane(embeddings).tanh(), embeddings)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    # By chance a bit differs with probability p: the variance of the similarity is 4 p (1 - p) / bits, at most 1 / 128.
+    assert 0 < losses[0] < 1 / 128
+    assert losses[-1] < losses[0] / 2
 
 
 @pytest.mark.parametrize(("gamma", "weight"), [(20.0, 0.1), (3.0, 2.0)])
