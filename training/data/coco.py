@@ -6,7 +6,7 @@ x, y, width, height in pixels, iscrowd) and `categories` (id, name); cocodataset
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,9 @@ from recognition.boxes import area, clip
 from recognition.errors import ImageRefused
 from recognition.images import decode
 from training.data.faults import Faults, watched
+from training.data.lists import write_lines
 from training.data.pictures import Header, box_fault, headers_of
+from training.data.published import Boxed
 
 FOREGROUND = "foreground"
 
@@ -244,3 +246,34 @@ def boxes_of_some_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which of the boxes (N, 4) have any."""
     some: NDArray[np.bool_] = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (area(boxes) > 0)
     return some
+
+
+def write_coco(path: Path, scenes: Sequence[Boxed], sizes: Mapping[str, tuple[float, float]]) -> None:
+    """Write a file in COCO's format, aside first: one that is there is whole.
+
+    Args:
+        path: of the file.
+        scenes: each picture with its boxes; categories are numbered by name, from 1.
+        sizes: width and height of each upright picture in pixels, by its path.
+    """
+    names = sorted({name for scene in scenes for name in scene.names})
+    categories = {name: number for number, name in enumerate(names, start=1)}
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for number, scene in enumerate(scenes, start=1):
+        width, height = sizes[scene.path]
+        images.append({"id": number, "file_name": scene.path, "width": width, "height": height})
+        for (x1, y1, x2, y2), name, is_crowd in zip(scene.boxes, scene.names, scene.is_crowd, strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": categories[name],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": int(is_crowd),
+                }
+            )
+    listed = [{"id": number, "name": name} for name, number in categories.items()]
+    written = {"images": images, "annotations": annotations, "categories": listed}
+    write_lines(path, [json.dumps(written)])

@@ -8,6 +8,7 @@ The folder format (docs/api.md, "Folder format") is products.csv, gallery.csv an
 
 import csv
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -235,3 +236,11 @@ def _rows(path: Path, wanted: Iterable[str], faults: Faults) -> Iterator[tuple[i
                     yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         faults.add(str(path), f"cannot be read as CSV in UTF-8: {error}")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text of lines aside and rename it: a file that is there is whole."""
+    aside = path.with_name(path.name + ".part")
+    with aside.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    os.replace(aside, path)

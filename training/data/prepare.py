@@ -13,11 +13,9 @@ Each file is written aside and renamed: one that is there is whole.
 
 import argparse
 import csv
-import json
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from training.data.coco import write_coco
 from training.data.layouts import (
     aliproducts,
     class_folders,
@@ -42,6 +41,7 @@ from training.data.layouts import (
     stanford_online_products,
     veri_wild,
 )
+from training.data.lists import write_lines
 from training.data.pictures import Header, headers_of
 from training.data.published import Box, Boxed, Labelled, LayoutRefused, PublishedSet
 from training.data.randomness import Stream, generator
@@ -107,12 +107,13 @@ def prepare(
     names = {picture.name for pictures in usable.pictures.values() for picture in pictures}
     classes = {name: label for label, name in enumerate(sorted(names, key=_in_counting_order))}
     for split, pictures in usable.pictures.items():
-        _write(out / f"{split}.txt", (_line(picture, classes[picture.name]) for picture in pictures))
+        write_lines(out / f"{split}.txt", (_line(picture, classes[picture.name]) for picture in pictures))
     if classes:
-        _write(out / "classes.txt", classes)
+        write_lines(out / "classes.txt", classes)
     for split, scenes in usable.scenes.items():
-        _write(out / f"{split}.json", [json.dumps(_coco(scenes, measured.headers))])
-    _write(out / "left_out.txt", left_out)
+        sizes = {path: (header.width, header.height) for path, header in measured.headers.items()}
+        write_coco(out / f"{split}.json", scenes, sizes)
+    write_lines(out / "left_out.txt", left_out)
     return usable, left_out
 
 
@@ -200,37 +201,6 @@ def _in_counting_order(name: str) -> list[tuple[int, str]]:
 def _line(picture: Labelled, label: int) -> str:
     corners = [] if picture.box is None else [f"{corner:.2f}" for corner in picture.box]
     return "\t".join([picture.path, str(label), *corners])
-
-
-def _coco(scenes: Sequence[Boxed], sizes: dict[str, Header]) -> dict[str, object]:
-    categories = {
-        name: number for number, name in enumerate(sorted({n for scene in scenes for n in scene.names}), 1)
-    }
-    images: list[dict[str, object]] = []
-    annotations: list[dict[str, object]] = []
-    for number, scene in enumerate(scenes, start=1):
-        header = sizes[scene.path]
-        images.append({"id": number, "file_name": scene.path, "width": header.width, "height": header.height})
-        for (x1, y1, x2, y2), name, is_crowd in zip(scene.boxes, scene.names, scene.is_crowd, strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": categories[name],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": int(is_crowd),
-                }
-            )
-    listed = [{"id": number, "name": name} for name, number in categories.items()]
-    return {"images": images, "annotations": annotations, "categories": listed}
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    aside = path.with_name(path.name + ".part")
-    with aside.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-    os.replace(aside, path)
 
 
 def _share(text: str) -> float:
