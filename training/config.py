@@ -9,13 +9,15 @@ argument stops the run at its start, with the file, the key and the nearest know
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from training.choices import nearest
 from training.settings import PROGRAMS, Settings
+
+Wanted = TypeVar("Wanted")
 
 # Faults of pydantic's own do not say what they found; ours say all there is to say.
 PYDANTICS_FAULTS = get_args(core_schema.ErrorType)
@@ -37,15 +39,22 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     Raises:
         ConfigRefused: the file is none, or a setting does not fit.
     """
-    try:
-        written = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigRefused(f"{path}: found no such file, wanted a configuration in TOML.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigRefused(f"{path}: cannot be read as TOML: {error}") from error
+    written = _read(path)
     for override in overrides:
         _override(written, override)
-    return _checked(written, str(path), overrides)
+    return _of_program(written, str(path), overrides)
+
+
+def read_table(path: Path, wanted: type[Wanted]) -> Wanted:
+    """Read a TOML file that is no run's, such as a list of sets.
+
+    Args:
+        path: of the file.
+        wanted: a dataclass, as those of `training.settings`.
+    Raises:
+        ConfigRefused: the file is none, or a key does not fit.
+    """
+    return _checked(_read(path), wanted, str(path), ())
 
 
 def settings_from_dict(written: Mapping[str, Any], source: str) -> Settings:
@@ -54,7 +63,7 @@ def settings_from_dict(written: Mapping[str, Any], source: str) -> Settings:
     Raises:
         ConfigRefused: they are not of this version of the programs.
     """
-    return _checked(written, source, ())
+    return _of_program(written, source, ())
 
 
 def settings_to_dict(settings: Settings) -> dict[str, Any]:
@@ -103,11 +112,27 @@ def _entry(entries: list[Any], number: str, override: str) -> Any:
     return entries[int(number)]
 
 
-def _checked(written: Mapping[str, Any], source: str, overrides: Sequence[str]) -> Settings:
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigRefused(f"{path}: found no such file, wanted a configuration in TOML.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigRefused(f"{path}: cannot be read as TOML: {error}") from error
+
+
+def _of_program(written: Mapping[str, Any], source: str, overrides: Sequence[str]) -> Settings:
     program = written.get("program")
     if not isinstance(program, str) or program not in PROGRAMS:
         raise ConfigRefused(f"{source}: program: found {program!r}, wanted one of {', '.join(PROGRAMS)}.")
-    adapter: TypeAdapter[Settings] = TypeAdapter(PROGRAMS[program])
+    settings: Settings = _checked(written, PROGRAMS[program], source, overrides)
+    return settings
+
+
+def _checked(
+    written: Mapping[str, Any], wanted: type[Wanted], source: str, overrides: Sequence[str]
+) -> Wanted:
+    adapter: TypeAdapter[Wanted] = TypeAdapter(wanted)
     try:
         return adapter.validate_python(written)
     except ValidationError as error:
