@@ -17,7 +17,7 @@ from torch import Tensor
 from recognition.images import resize
 from training.models.embedder import Normalisation
 
-GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue in the luma of ITU-R BT.601
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
 class Augmentation(Protocol):
@@ -169,14 +169,28 @@ def in_another_light(
     pixels: NDArray[np.uint8], random: np.random.Generator, light: float
 ) -> NDArray[np.uint8]:
     """Exposure, contrast, saturation and white balance drawn anew, as one affine map of the colours; (h, w, 3)."""
-    exposure, contrast, saturation = random.uniform(1 - light, 1 + light, size=3)
-    gains = random.uniform(1 - light / 4, 1 + light / 4, size=3)
-    grey = np.tile(GREY, (3, 1))  # rows of the luma's weights: the matrix that takes all colour away
-    matrix = exposure * contrast * np.diag(gains) @ (saturation * np.eye(3) + (1 - saturation) * grey)
-    offset = (1 - contrast) * exposure * float(pixels.mean(dtype=np.float64))
-    varied = pixels.astype(np.float32) @ matrix.T.astype(np.float32) + np.float32(offset)
-    lit: NDArray[np.uint8] = np.clip(varied, 0, 255).astype(np.uint8)
-    return lit
+    exposure, contrast, colour = random.uniform(1 - light, 1 + light, size=3)
+    balance = np.diag(random.uniform(1 - light / 4, 1 + light / 4, size=3))
+    mean = float(pixels.mean(dtype=np.float64))
+    return recoloured(
+        pixels,
+        exposure * contrast * balance @ saturation(colour),
+        offset=exposure * (1 - contrast) * mean,
+    )
+
+
+def saturation(factor: float) -> NDArray[np.float64]:
+    """The map of colours (3, 3) that mixes each with its grey; 1 leaves them, 0 takes all colour away."""
+    return factor * np.eye(3) + (1 - factor) * np.tile(LUMINANCE, (3, 1))
+
+
+def recoloured(
+    pixels: NDArray[np.uint8], matrix: NDArray[np.float64], *, offset: float = 0.0
+) -> NDArray[np.uint8]:
+    """Map each colour by a matrix (3, 3) and add an offset; what leaves 0..255 is cut off. (h, w, 3)."""
+    colours = pixels.astype(np.float32) @ matrix.T.astype(np.float32) + np.float32(offset)
+    cut: NDArray[np.uint8] = np.clip(colours, 0, 255).astype(np.uint8)
+    return cut
 
 
 def turned(pixels: NDArray[np.uint8], random: np.random.Generator, degrees: float) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from recognition.boxes import clip, pairwise_iou
 from recognition.images import resize
+from training.data.augment import recoloured, saturation
 from training.data.coco import Truth, boxes_of_some_area
 from training.data.randomness import Stream, generator
 
@@ -31,7 +32,6 @@ FLIP = 0.5
 DISTORT = 0.5
 HUE_HALF_TURNS = 18.0
 GAINS = (0.5, 1.5)
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]], np.float64)
 
 # BatchRandomResize of the recipe, for an input of 640.
@@ -126,37 +126,33 @@ def distorted(pixels: Pixels, random: np.random.Generator) -> Pixels:
         pixels: (h, w, 3).
         random: of this picture.
     """
-    steps: tuple[Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]], ...] = (
-        _turn_hue,
-        _scale_saturation,
+    steps: tuple[Callable[[np.random.Generator], NDArray[np.float64]], ...] = (
+        _hue_turn,
+        _saturation,
         _gain,
         _gain,
     )
-    colours = pixels.astype(np.float32)
+    colours = np.eye(3)  # all four are linear, and so one map of the colours
     for place in random.permutation(len(steps)).tolist():
         if random.random() < DISTORT:
-            colours = steps[place](colours, random)
-    return np.clip(colours, 0, 255).astype(np.uint8)
+            colours = steps[place](random) @ colours
+    return recoloured(pixels, colours)
 
 
-def _turn_hue(colours: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+def _hue_turn(random: np.random.Generator) -> NDArray[np.float64]:
     angle = random.uniform(-HUE_HALF_TURNS, HUE_HALF_TURNS) * math.pi
     cosine, sine = math.cos(angle), math.sin(angle)
     turn = np.array([[1.0, 0.0, 0.0], [0.0, cosine, -sine], [0.0, sine, cosine]])
-    matrix = np.linalg.inv(TO_YIQ) @ turn @ TO_YIQ
-    turned: NDArray[np.float32] = colours @ matrix.T.astype(np.float32)
-    return turned
+    matrix: NDArray[np.float64] = np.linalg.inv(TO_YIQ) @ turn @ TO_YIQ
+    return matrix
 
 
-def _scale_saturation(colours: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
-    factor = np.float32(random.uniform(*GAINS))
-    grey = (colours @ LUMINANCE)[..., None]
-    scaled: NDArray[np.float32] = colours * factor + grey * (1 - factor)
-    return scaled
+def _saturation(random: np.random.Generator) -> NDArray[np.float64]:
+    return saturation(random.uniform(*GAINS))
 
 
-def _gain(colours: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
-    return colours * np.float32(random.uniform(*GAINS))
+def _gain(random: np.random.Generator) -> NDArray[np.float64]:
+    return np.eye(3) * random.uniform(*GAINS)
 
 
 def resized(

@@ -105,6 +105,31 @@ def test_distortion_changes_colours_by_seed_and_keeps_their_range() -> None:
     assert all(one.dtype == np.uint8 for one in results)
 
 
+def test_distortion_is_its_four_steps_one_by_one() -> None:
+    pixels = random().integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    luminance = np.array([0.299, 0.587, 0.114])
+    for seed in range(30):
+        drawn, colours = random(seed), pixels.astype(np.float64)
+        for step in drawn.permutation(4).tolist():
+            if drawn.random() >= 0.5:
+                continue
+            if step == 0:
+                angle = drawn.uniform(-18, 18) * np.pi
+                yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
+                y, i, q = np.moveaxis(colours @ yiq.T, -1, 0)
+                turned = np.stack(
+                    [y, i * np.cos(angle) - q * np.sin(angle), i * np.sin(angle) + q * np.cos(angle)], axis=-1
+                )
+                colours = turned @ np.linalg.inv(yiq).T
+            elif step == 1:
+                factor = drawn.uniform(0.5, 1.5)
+                colours = colours * factor + (colours @ luminance)[..., None] * (1 - factor)
+            else:
+                colours = colours * drawn.uniform(0.5, 1.5)
+        found = distorted(pixels, random(seed)).astype(int)
+        assert np.abs(found - np.clip(colours, 0, 255)).max() <= 1.001  # whole numbers, rounded down
+
+
 def test_saturation_and_hue_leave_grey_alone() -> None:
     grey = np.full((4, 4, 3), 100, np.uint8)
     for seed in range(60):
