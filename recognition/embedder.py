@@ -11,6 +11,8 @@ from recognition.images import model_input
 from recognition.model_card import EmbedderOutputs, ModelCard, ModelFolder
 from recognition.sessions import ModelSession, SessionSettings, open_session
 
+ModelInput = NDArray[np.float32] | NDArray[np.uint8]
+
 
 @dataclass(frozen=True)
 class Embeddings:
@@ -64,28 +66,46 @@ class ProductEmbedder:
             ImageRefused: too-small; a side of a crop is shorter than the card's minimum_side_pixels.
             ModelRefused: the model's outputs are not those of the card.
         """
+        return self.embed_prepared([self.prepare(crop) for crop in crops])
+
+    def prepare(self, crop: NDArray[np.uint8]) -> ModelInput:
+        """A crop as the model takes it, which may be done ahead and in other threads.
+
+        Args:
+            crop: RGB, (h, w, 3), any size.
+        Returns:
+            (3, H, W), H and W the card's, of its dtype.
+        Raises:
+            ImageRefused: too-small; a side is shorter than the card's minimum_side_pixels.
+        """
+        self._refuse_small(crop)
+        return model_input(crop, self.card)
+
+    def embed_prepared(self, inputs: Sequence[ModelInput]) -> Embeddings:
+        """Embed what `prepare` gave; returns and raises as `embed`, and refuses no picture.
+
+        Args:
+            inputs: each of shape (3, H, W).
+        """
         dimension, bits = self.card.dimension or 0, self.card.hash_bits or 0
-        if not crops:
+        if not inputs:
             return Embeddings(np.zeros((0, dimension), np.float32), np.zeros((0, bits // 8), np.uint8))
-        self._refuse_small(crops)
-        batch = np.stack([model_input(crop, self.card) for crop in crops])
-        outputs = self._session.run({self.card.input.name: batch})
+        outputs = self._session.run({self.card.input.name: np.stack(inputs)})
         values = self._output(
-            outputs[self._embedding_output], self._embedding_output, (len(crops), dimension)
+            outputs[self._embedding_output], self._embedding_output, (len(inputs), dimension)
         )
-        hash_values = self._output(outputs[self._hash_output], self._hash_output, (len(crops), bits))
+        hash_values = self._output(outputs[self._hash_output], self._hash_output, (len(inputs), bits))
         return Embeddings(_normalised(values), np.packbits(hash_values > 0, axis=1, bitorder="big"))
 
-    def _refuse_small(self, crops: Sequence[NDArray[np.uint8]]) -> None:
+    def _refuse_small(self, crop: NDArray[np.uint8]) -> None:
         minimum = self.card.minimum_side_pixels
-        for crop in crops:
-            height, width = crop.shape[:2]
-            if min(height, width) < minimum:
-                raise ImageRefused(
-                    "too-small",
-                    f"Found a main body of {width} x {height} pixels, wanted at least {minimum} a side: "
-                    "go nearer, or send a larger picture.",
-                )
+        height, width = crop.shape[:2]
+        if min(height, width) < minimum:
+            raise ImageRefused(
+                "too-small",
+                f"Found a main body of {width} x {height} pixels, wanted at least {minimum} a side: "
+                "go nearer, or send a larger picture.",
+            )
 
     def _output(self, found: NDArray[np.float32], name: str, wanted: tuple[int, int]) -> NDArray[np.float32]:
         if found.shape != wanted:

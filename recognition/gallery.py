@@ -619,6 +619,24 @@ class Gallery:
                 yield row[_ID], row["product_id"], row["revision"]
             last = rows[-1][_ID]
 
+    def find(
+        self, reference_image_ids: Sequence[int], kind: CollectionKind = "float"
+    ) -> list[tuple[int, int, int]]:
+        """(reference image id, product id, revision) of those of these entries that a collection has.
+
+        Args:
+            reference_image_ids: at most a few thousand.
+        """
+        with self._patient() as client:
+            rows = client.query(
+                self._collections[kind],
+                filter=_is_in(_ID, list(reference_image_ids)),
+                output_fields=[_ID, "product_id", "revision"],
+                consistency_level="Strong",
+                timeout=_WRITE_SECONDS,
+            )
+        return [(row[_ID], row["product_id"], row["revision"]) for row in rows]
+
     def fetch(self, reference_image_ids: Sequence[int]) -> list[Entry]:
         """Read entries back, by ascending id; those that are not in both collections are left out.
 

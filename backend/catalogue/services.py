@@ -140,6 +140,11 @@ def propose_main_body(image: ReferenceImage, box: Box, source: BoxSource, *, det
         image.refresh_from_db()
 
 
+def confirm_main_body(image: ReferenceImage, detector: str) -> None:
+    """Note that a detector proposes the box that the picture has already; no new revision, for nothing changed."""
+    ReferenceImage.objects.filter(pk=image.pk, revision=image.revision).update(box_detector=detector)
+
+
 def set_quality_findings(image: ReferenceImage, findings: Collection[str]) -> None:
     """Keep what was found wrong with a picture; people read it, nothing is refused for it."""
     ReferenceImage.objects.filter(pk=image.pk).update(quality_findings=list(findings))

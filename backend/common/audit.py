@@ -12,6 +12,7 @@ from typing import Any
 Actor = str | Callable[[], str]
 
 _actor: ContextVar[Actor] = ContextVar("audit_actor", default="")
+_reason: ContextVar[str] = ContextVar("audit_reason", default="")
 
 
 @contextmanager
@@ -28,16 +29,28 @@ def acting(actor: Actor) -> Iterator[None]:
         _actor.reset(token)
 
 
+@contextmanager
+def because(reason: str) -> Iterator[None]:
+    """Within the block, changes are noted with why they were made; "" where that needs no saying."""
+    token = _reason.set(reason)
+    try:
+        yield
+    finally:
+        _reason.reset(token)
+
+
 def note_actor(instance: Any, **_: Any) -> None:
     """Receiver: before an entry of the audit log is saved."""
     actor = _actor.get()
     name = actor if isinstance(actor, str) else actor()
-    if name and instance._state.adding:
-        instance.additional_data = (instance.additional_data or {}) | {"by": name}
+    said = {key: text for key, text in (("by", name), ("reason", _reason.get())) if text}
+    if said and instance._state.adding:
+        instance.additional_data = (instance.additional_data or {}) | said
 
 
 def done_by(entry: Any) -> str:
     """Who made a change, for people: a device, a job, a command or a person, as named then; else the service itself,
-    such as a threshold fit that was due."""
-    named = (entry.additional_data or {}).get("by")
-    return str(named or entry.actor or "the service itself")
+    such as a threshold fit that was due. With the reason, where one was given."""
+    said = entry.additional_data or {}
+    who = str(said.get("by") or entry.actor or "the service itself")
+    return f"{who}: {said['reason']}" if "reason" in said else who

@@ -9,6 +9,8 @@ class GalleryConfig(AppConfig):
         from auditlog.registry import auditlog
 
         from backend.gallery import models, signals  # noqa: F401  connects the catalogue's changes to the ledger
+        from backend.gallery.reembedding import REEMBED_KIND, reembedding
+        from backend.jobs.services import register_job
 
         auditlog.register(models.InstalledModel, exclude_fields=["updated_at", "generations"])
         auditlog.register(
@@ -16,3 +18,4 @@ class GalleryConfig(AppConfig):
             exclude_fields=["updated_at", "embeddings", "threshold_sets", "evaluation_runs"],
         )
         auditlog.register(models.ThresholdSet, exclude_fields=["updated_at"])
+        register_job(REEMBED_KIND, reembedding)

@@ -1,6 +1,11 @@
-"""Installed models as running sessions, one of each a process, and the Milvus gallery of a generation."""
+"""Installed models as running sessions, one of each a process, and the Milvus gallery of a generation.
 
-from functools import lru_cache
+What is kept here for a generation that is gone goes too (`forget_all_but`), without a restart.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Hashable
+from typing import Generic, TypeVar
 
 from django.conf import settings
 
@@ -12,7 +17,37 @@ from recognition.model_card import ModelCard, load_model_folder
 from recognition.sessions import SessionSettings
 
 # An old and a new model side by side while a generation is switched.
-KEPT = 2
+KEPT_MODELS = 2
+KEPT_GALLERIES = 8
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class _Kept(Generic[Key, Value]):
+    """The values made last, by their keys; made once, whatever threads ask. Functools' caches let nothing go by key."""
+
+    def __init__(self, at_most: int) -> None:
+        self._at_most = at_most
+        self._values: dict[Key, Value] = {}
+        self._making = threading.Lock()
+
+    def get(self, key: Key, make: Callable[[], Value]) -> Value:
+        with self._making:
+            value = self._values.pop(key) if key in self._values else make()
+            self._values[key] = value  # the newest is the last
+            for oldest in list(self._values)[: -self._at_most]:
+                del self._values[oldest]
+            return value
+
+    def forget_unless(self, wanted: Callable[[Key], bool]) -> None:
+        with self._making:
+            self._values = {key: value for key, value in self._values.items() if wanted(key)}
+
+
+_embedders: _Kept[tuple[int, str, int], ProductEmbedder] = _Kept(KEPT_MODELS)
+_detectors: _Kept[tuple[int, str, int], MainBodyDetector] = _Kept(KEPT_MODELS)
+_galleries: _Kept[tuple[str, int, int, tuple[tuple[str, object], ...]], Gallery] = _Kept(KEPT_GALLERIES)
 
 
 def get_embedder(model: InstalledModel, threads: int | None = None) -> ProductEmbedder:
@@ -21,42 +56,44 @@ def get_embedder(model: InstalledModel, threads: int | None = None) -> ProductEm
     Raises:
         ModelRefused: file and card differ, or the provider that the card names is not to be had.
     """
-    return _embedder(model.pk, str(model.folder), threads or settings.THREADS_PER_WORKER)
+    threads = threads or settings.THREADS_PER_WORKER
+    return _embedders.get(
+        (model.pk, str(model.folder), threads),
+        lambda: open_embedder(load_model_folder(model.folder), SessionSettings(threads=threads)),
+    )
 
 
 def get_detector(model: InstalledModel, threads: int | None = None) -> MainBodyDetector:
     """The detector, loaded and warmed at its first use in this process; errors as `get_embedder`."""
-    return _detector(model.pk, str(model.folder), threads or settings.THREADS_PER_WORKER)
-
-
-@lru_cache(maxsize=KEPT)
-def _embedder(_pk: int, folder: str, threads: int) -> ProductEmbedder:
-    return open_embedder(load_model_folder(folder), SessionSettings(threads=threads))
-
-
-@lru_cache(maxsize=KEPT)
-def _detector(_pk: int, folder: str, threads: int) -> MainBodyDetector:
-    return open_detector(load_model_folder(folder), SessionSettings(threads=threads))
+    threads = threads or settings.THREADS_PER_WORKER
+    return _detectors.get(
+        (model.pk, str(model.folder), threads),
+        lambda: open_detector(load_model_folder(model.folder), SessionSettings(threads=threads)),
+    )
 
 
 def get_gallery(generation: Generation) -> Gallery:
     """The generation's collections; connects at first use, so that it is made after a worker forks."""
     card = ModelCard.from_dict(generation.embedder.card)
-    return _gallery(
-        generation.collection, card.dimension, card.hash_bits, tuple(sorted(generation.index.items()))
+    dimension, hash_bits = card.dimension or 0, card.hash_bits or 0
+    index = IndexSettings.from_dict(generation.index)
+    return _galleries.get(
+        (generation.collection, dimension, hash_bits, tuple(sorted(generation.index.items()))),
+        lambda: Gallery(
+            settings.MILVUS_URI,
+            name=generation.collection,
+            dimension=dimension,
+            hash_bits=hash_bits,
+            index=index,
+            token=settings.MILVUS_TOKEN,
+            timeout_seconds=settings.MILVUS_TIMEOUT_SECONDS,
+        ),
     )
 
 
-@lru_cache(maxsize=8)
-def _gallery(
-    collection: str, dimension: int, hash_bits: int, index: tuple[tuple[str, object], ...]
-) -> Gallery:
-    return Gallery(
-        settings.MILVUS_URI,
-        name=collection,
-        dimension=dimension,
-        hash_bits=hash_bits,
-        index=IndexSettings.from_dict(dict(index)),
-        token=settings.MILVUS_TOKEN,
-        timeout_seconds=settings.MILVUS_TIMEOUT_SECONDS,
-    )
+def forget_all_but(generations: Collection[Generation]) -> None:
+    """Let go of embedders and galleries that none of these generations uses."""
+    embedders = {generation.embedder_id for generation in generations}
+    collections = {generation.collection for generation in generations}
+    _embedders.forget_unless(lambda key: key[0] in embedders)
+    _galleries.forget_unless(lambda key: key[0] in collections)

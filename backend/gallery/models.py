@@ -66,6 +66,10 @@ LIVE_STATES = (
 )
 
 
+# From opening to verification; one generation at a time.
+UNFINISHED_STATES = (GenerationState.BUILDING, GenerationState.VERIFYING)
+
+
 class Generation(TimestampedModel):
     """One gallery, built by one embedder, in two Milvus collections. Exactly one is active."""
 
@@ -85,13 +89,33 @@ class Generation(TimestampedModel):
     )
     state = models.CharField(max_length=10, choices=GenerationState.choices, default=GenerationState.BUILDING)
     evaluation = models.JSONField(default=dict, blank=True)
+    copied_from = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Of the same embedder: its vectors are copied, and nothing is embedded.",
+    )
+    redetect = models.BooleanField(
+        default=False, help_text="The detector looks at each picture again while this is built."
+    )
+    failure = models.TextField(blank=True, help_text="Why it failed.")
     activated_at = models.DateTimeField("activated", null=True, editable=False)
+    freed_at = models.DateTimeField(
+        "freed", null=True, editable=False, help_text="When its collections and its ledger were dropped."
+    )
 
     class Meta:
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(
                 fields=["state"], condition=models.Q(state="active"), name="one_active_generation"
+            ),
+            models.UniqueConstraint(
+                models.Value(1),
+                condition=models.Q(state__in=UNFINISHED_STATES),
+                name="one_building_generation",
             ),
         ]
 
@@ -129,7 +153,9 @@ class Embedding(models.Model):
         ]
         indexes = [
             models.Index(
-                fields=["generation", "state"], name="embedding_open", condition=~models.Q(state="embedded")
+                fields=["generation", "state", "reference_image_id"],
+                name="embedding_open",
+                condition=~models.Q(state="embedded"),
             ),
             models.Index(fields=["reference_image_id"], name="embedding_reference_image"),
         ]

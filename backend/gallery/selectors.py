@@ -1,11 +1,13 @@
 """Reading the gallery's state."""
 
-from typing import NamedTuple
+from http import HTTPStatus
+from typing import Any, NamedTuple
 
 from django.db import connection
 from django.db.models import Count
 
 from backend.catalogue.models import ReferenceImage
+from backend.common.problems import Problem
 from backend.gallery.models import (
     LIVE_STATES,
     Embedding,
@@ -52,7 +54,11 @@ def get_active_ids(strategy: str) -> ActiveIds | None:
 
 
 def list_live_generations() -> list[Generation]:
-    return list(Generation.objects.select_related("embedder").filter(state__in=LIVE_STATES))
+    """The active one first: who uploads a picture waits to find it there."""
+    live = Generation.objects.select_related("embedder", "copied_from__embedder").filter(
+        state__in=LIVE_STATES
+    )
+    return sorted(live, key=lambda generation: generation.state != GenerationState.ACTIVE)
 
 
 def get_active_detector() -> InstalledModel | None:
@@ -72,9 +78,51 @@ def find_model(name: str, **wanted: str) -> InstalledModel | None:
     return models.order_by("-created_at").first()
 
 
+def get_installed_model(name: str, task: ModelTask) -> InstalledModel:
+    """As `find_model`.
+
+    Raises:
+        Problem: 404, naming those that are installed.
+    """
+    model = find_model(name, task=task)
+    if model is None:
+        known = ", ".join(f"{one.name}:{one.version}" for one in InstalledModel.objects.filter(task=task))
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            "not-found",
+            f"there is no installed {task} {name!r}; there is {known or 'none'}",
+        )
+    return model
+
+
+def get_generation(pk: int) -> Generation:
+    """A generation with its embedder.
+
+    Raises:
+        Problem: 404, naming those that there are.
+    """
+    generation = Generation.objects.select_related("embedder", "copied_from__embedder").filter(pk=pk).first()
+    if generation is None:
+        known = ", ".join(
+            f"{one.pk} ({one.state})" for one in Generation.objects.exclude(state=GenerationState.RETIRED)
+        )
+        raise Problem(
+            HTTPStatus.NOT_FOUND, "not-found", f"there is no generation {pk}; there is {known or 'none'}"
+        )
+    return generation
+
+
 def get_threshold_set(generation: Generation, strategy: str) -> ThresholdSet | None:
     """The newest of the generation and strategy; None while none is fitted."""
     return generation.threshold_sets.filter(strategy=strategy).order_by("-version").first()
+
+
+def list_failures(generation: Generation, limit: int) -> list[dict[str, Any]]:
+    """Pictures that could not be embedded, each with its product's SKU and the reason."""
+    failed = generation.embeddings.filter(state=EmbeddingState.FAILED).order_by("reference_image_id")[:limit]
+    reasons = dict(failed.values_list("reference_image_id", "error"))
+    skus = dict(ReferenceImage.objects.filter(pk__in=reasons).values_list("pk", "product__sku"))
+    return [{"picture": pk, "product": skus.get(pk, ""), "reason": reason} for pk, reason in reasons.items()]
 
 
 class EmbeddingStatus(NamedTuple):

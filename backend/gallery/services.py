@@ -14,24 +14,23 @@ from pathlib import Path
 import structlog
 from celery import current_app
 from django.db import connection, transaction
-from django.utils import timezone
 from django.utils.text import slugify
 
 from backend.catalogue.models import ReferenceImage
 from backend.common.problems import Problem, engine_of
-from backend.gallery.loading import get_detector, get_embedder, get_gallery
+from backend.gallery.generations import open_first_generation
+from backend.gallery.loading import get_detector, get_embedder
 from backend.gallery.models import (
     LIVE_STATES,
     Embedding,
     EmbeddingState,
     Generation,
-    GenerationState,
     InstalledModel,
     ModelTask,
 )
-from backend.gallery.selectors import get_active_detector, get_active_generation
+from backend.gallery.selectors import get_active_generation
 from recognition.gallery import IndexSettings
-from recognition.model_card import ModelCard, load_model_folder
+from recognition.model_card import load_model_folder
 
 # Tasks call services, so a service names its task instead of importing it.
 ENROL_TASK = "gallery.enrol"
@@ -112,40 +111,14 @@ def activate_model(model: InstalledModel, *, index: IndexSettings | None = None)
         return
     active = get_active_generation()
     if active is None:
-        _open_first_generation(model, index or IndexSettings(type="HNSW"))
+        plan_missing(open_first_generation(model, index or IndexSettings(type="HNSW")))
     elif active.embedder_id != model.pk:
         raise Problem(
             HTTPStatus.CONFLICT,
             "generation-active",
-            f"{active} answers now; a gallery of another embedder is a new generation, built beside it and"
-            " then switched to",
+            f"{active} answers now; build a gallery of {model} beside it with"
+            f" `manage.py reembed --model {model.name}:{model.version}`, then `manage.py switch_generation`",
         )
-
-
-def _open_first_generation(embedder: InstalledModel, index: IndexSettings) -> Generation:
-    card = ModelCard.from_dict(embedder.card)
-    with transaction.atomic():
-        generation = Generation.objects.create(
-            embedder=embedder,
-            detector=get_active_detector(),
-            crop_margin=card.crop_margin or 0.0,
-            index=index.to_dict(),
-            collection=_collection_name(embedder),
-            state=GenerationState.ACTIVE,
-            activated_at=timezone.now(),
-        )
-        # Inside the transaction: a generation whose collections could not be made is none.
-        gallery = get_gallery(generation)
-        gallery.create()
-        gallery.load()
-    plan_missing(generation)
-    return generation
-
-
-def _collection_name(embedder: InstalledModel) -> str:
-    # Milvus takes letters, digits and '_'. The stamp keeps a restored database apart from an old Milvus' names.
-    stamp = timezone.now().strftime("%Y%m%d%H%M%S%f")
-    return f"checklane_{slugify(embedder.name).replace('-', '_')[:60]}_{stamp}"
 
 
 # --- the ledger follows the catalogue ---------------------------------------------------------------------
@@ -222,20 +195,3 @@ def try_again(reference_image_ids: Sequence[int]) -> int:
     if pending:
         call_worker(reference_image_ids)
     return pending
-
-
-def mark_all_pending() -> int:
-    """Forget what Milvus holds: after a restore it is rebuilt from PostgreSQL and the pictures.
-
-    Returns:
-        How many entries will be embedded again.
-    """
-    for generation in Generation.objects.filter(state__in=LIVE_STATES).select_related("embedder"):
-        gallery = get_gallery(generation)
-        if not gallery.exists():
-            gallery.create()
-        gallery.load()
-        plan_missing(generation)
-    return Embedding.objects.filter(state=EmbeddingState.EMBEDDED, generation__state__in=LIVE_STATES).update(
-        state=EmbeddingState.PENDING, attempts=0, lease_until=None
-    )

@@ -1,6 +1,7 @@
 """Long work with its live progress, and the buttons that steer it."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from unfold.decorators import display
 from backend.common.admin import ReadOnlyAdmin, check_permission, label
 from backend.common.problems import Problem
 from backend.jobs import services
-from backend.jobs.models import FINISHED, Job, JobState
+from backend.jobs.models import FINISHED, UNFINISHED, Job, JobState
 
 STATE_LABELS = {
     JobState.DONE: "success",
@@ -29,7 +30,6 @@ STATE_LABELS = {
     JobState.QUEUED: "info",
     JobState.PAUSED: "warning",
 }
-UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 # What may be done to a job, and in which states it is offered.
 ACTS: dict[str, tuple[Callable[[Job], Job], tuple[JobState, ...]]] = {
     "pause": (services.pause_job, (JobState.QUEUED, JobState.RUNNING)),
@@ -40,10 +40,9 @@ ACTS: dict[str, tuple[Callable[[Job], Job], tuple[JobState, ...]]] = {
 
 
 def _list_acts(job: Job) -> list[str]:
-    """What is worth doing to it: when all went in, or no file was kept, there is nothing to try again."""
+    """What is worth doing to it."""
     acts = [act for act, (_, states) in ACTS.items() if job.state in states]
-    all_done = job.state == JobState.DONE and not job.failed
-    return [act for act in acts if act != "retry" or (job.file and not all_done)]
+    return [act for act in acts if act != "retry" or services.can_retry(job)]
 
 
 def _may_steer(request: HttpRequest, job: Job) -> bool:
@@ -52,11 +51,21 @@ def _may_steer(request: HttpRequest, job: Job) -> bool:
     return own or request.user.has_perm("jobs.change_job")
 
 
-def _without_total(job: Job) -> str:
-    """Until its file is read, nobody knows how much there is to do."""
+def _count(job: Job) -> str:
+    """How far it is. Until its file is read, nobody knows how much there is to do."""
+    if job.total is not None:
+        return f"{job.cursor:,} of {job.total:,}"
     if job.state == JobState.RUNNING:
-        return "reading the file"
+        return "reading the file" if job.file else "counting"
     return "not begun" if job.state in UNFINISHED else "nothing was done"
+
+
+def _pace(job: Job) -> str:
+    """Rate and time left, where they are known."""
+    if job.seconds_left is None:
+        return "-"
+    left = timedelta(seconds=round(job.seconds_left))
+    return f"{job.rate:,.1f} a second, {left} left"
 
 
 def _progress(job: Job) -> dict[str, Any]:
@@ -66,13 +75,29 @@ def _progress(job: Job) -> dict[str, Any]:
         "cursor": job.cursor,
         "total": job.total,
         "failed": job.failed,
+        "count": _count(job),
+        "pace": _pace(job),
+        "stage": job.result.get("stage", ""),
+    }
+
+
+def _show_failure(failure: dict[str, Any]) -> dict[str, Any]:
+    """Where it failed, for people: a row of a file, or a picture of a product."""
+    if "picture" not in failure:
+        return {"where": f"{failure.get('file', '-')}, row {failure.get('row', '-')}", **failure}
+    picture = failure["picture"]
+    return {
+        "where": f"picture {picture} of {failure.get('product', '-')}",
+        "link": reverse("admin:catalogue_referenceimage_change", args=[picture]),
+        "thumbnail": reverse("admin:catalogue_referenceimage_thumbnail", args=[picture]),
+        **failure,
     }
 
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
-    empty_note = "Imports stand here while they run and after. One is started on the list of products."
-    list_display = ["shown_job", "shown_state", "shown_progress", "refused", "asked_by", "created_at"]
+    empty_note = "Imports and re-embeddings stand here while they run and after. An import starts on the list of products."
+    list_display = ["shown_job", "shown_state", "shown_progress", "shown_failed", "asked_by", "created_at"]
     list_filter = [("state", ChoicesDropdownFilter)]
     list_filter_submit = True
 
@@ -91,8 +116,8 @@ class JobAdmin(ReadOnlyAdmin):
     def shown_job(self, job: Job) -> str:
         return capfirst(str(job))
 
-    @display(description="Refused", ordering="failed")
-    def refused(self, job: Job) -> int:
+    @display(description="Failed", ordering="failed")
+    def shown_failed(self, job: Job) -> int:
         return job.failed
 
     @display(description="State", ordering="state")
@@ -108,7 +133,7 @@ class JobAdmin(ReadOnlyAdmin):
             job.state,
             job.total or 1,
             job.cursor,
-            f"{job.cursor} of {job.total}" if job.total is not None else _without_total(job),
+            _count(job),
         )
 
     def change_view(
@@ -122,7 +147,7 @@ class JobAdmin(ReadOnlyAdmin):
         job = self.get_object(request, object_id)
         if not isinstance(job, Job):
             return redirect("admin:jobs_job_changelist")
-        refused = [failure for failure in job.failures if failure.keys() != {"reason"}]
+        failures = [_show_failure(failure) for failure in job.failures if failure.keys() != {"reason"}]
         context = {
             **self.admin_site.each_context(request),
             "title": self.shown_job(job),
@@ -132,12 +157,17 @@ class JobAdmin(ReadOnlyAdmin):
             "job": job,
             "state": self.shown_state(job),
             "progress": self.shown_progress(job),
-            "results": [(name.replace("_", " ").capitalize(), n) for name, n in job.result.items()],
+            "unfinished": job.state in UNFINISHED,
+            "pace": _pace(job),
+            "stage": job.result.get("stage", ""),
+            "results": [
+                (name.replace("_", " ").capitalize(), n) for name, n in job.result.items() if name != "stage"
+            ],
             "acts": _list_acts(job) if _may_steer(request, job) else [],
             # What stopped it as a whole is of no row.
             "stopped_by": [failure["reason"] for failure in job.failures if failure.keys() == {"reason"}],
-            "refused": refused,
-            "more_refused": max(0, job.failed - len(refused)),
+            "failures": failures,
+            "more_failures": max(0, job.failed - len(failures)),
         }
         return TemplateResponse(request, "jobs/job.html", context)
 

@@ -17,11 +17,16 @@ from backend.jobs.models import Job
 class JobSerializer(serializers.ModelSerializer):
     """What a caller learns of a job."""
 
+    rate = serializers.FloatField(allow_null=True, read_only=True, help_text="steps a second, lately")
+    seconds_left = serializers.FloatField(
+        allow_null=True, read_only=True, help_text="at that rate; null while nobody can tell"
+    )
+
     class Meta:
         model = Job
         fields = [
-            "id", "kind", "state", "total", "cursor", "failed", "failures", "result", "asked_by",
-            "created_at", "started_at", "finished_at",
+            "id", "kind", "subject", "state", "total", "cursor", "failed", "rate", "seconds_left", "failures", "result",
+            "asked_by", "created_at", "started_at", "finished_at",
         ]  # fmt: skip
         read_only_fields = fields
 

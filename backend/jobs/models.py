@@ -17,6 +17,7 @@ class JobState(models.TextChoices):
 
 
 FINISHED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 
 
 SUBJECT_LENGTH = 200
@@ -39,10 +40,16 @@ class Job(TimestampedModel):
         "access.Device", on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
     state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.QUEUED, db_index=True)
+    # Of all unfinished jobs one alone may have it; "" for a job that may run beside any other.
+    lock = models.CharField(max_length=40, blank=True, editable=False)
+    # A message to a worker names the turn that it is for, so that of several messages one is heeded.
+    turn = models.PositiveIntegerField(default=0, editable=False)
     total = models.PositiveIntegerField(null=True)
     cursor = models.PositiveIntegerField(default=0)
+    rate = models.FloatField(null=True, editable=False, help_text="Steps a second, lately.")
+    counted_at = models.DateTimeField(null=True, editable=False)
     failed = models.PositiveIntegerField(default=0)
-    # [{"file": ..., "row": ..., "reason": ...}], the first of them; `failed` counts all.
+    # [{"reason": ..., where: "file" and "row", or "picture" and "product"}], the first of them; `failed` counts all.
     failures = models.JSONField(default=list, blank=True)
     result = models.JSONField(default=dict, blank=True)
     lease_until = models.DateTimeField(null=True, editable=False)
@@ -51,7 +58,21 @@ class Job(TimestampedModel):
 
     class Meta:
         ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["lock"],
+                condition=models.Q(state__in=UNFINISHED) & ~models.Q(lock=""),
+                name="one_unfinished_job_per_lock",
+            ),
+        ]
 
     def __str__(self) -> str:
         kind = self.kind.replace("-", " ")
         return f"{kind}: {self.subject}" if self.subject else kind
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the last step, at the rate of late; None while nobody can tell."""
+        if self.state != JobState.RUNNING or not self.rate or self.total is None:
+            return None
+        return max(self.total - self.cursor, 0) / self.rate

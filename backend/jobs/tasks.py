@@ -6,8 +6,8 @@ from backend.jobs.services import RUN_TASK, call_workers_for_stalled_jobs, run_j
 
 
 @shared_task(name=RUN_TASK, acks_late=True)
-def run_job_task(job_id: str) -> None:
-    run_job(job_id)
+def run_job_task(job_id: str, turn: int | None = None) -> None:
+    run_job(job_id, turn)
 
 
 @shared_task(name="jobs.sweep")

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from backend.gallery import services
+from backend.gallery import generations, services
 from backend.gallery.loading import get_gallery
 from backend.gallery.models import Generation
 from backend.gallery.selectors import get_active_generation
@@ -31,7 +31,7 @@ def generation(
     """The active generation, empty in both stores."""
     settings.MEDIA_ROOT = tmp_path / "media"
     settings.MODELS_ROOT = tmp_path / "models"
-    monkeypatch.setattr(services, "_collection_name", lambda _: COLLECTION)
+    monkeypatch.setattr(generations, "_collection_name", lambda _: COLLECTION)
     services.activate_model(services.install_model(embedder_folder))
     generation = get_active_generation()
     assert generation is not None

@@ -191,12 +191,3 @@ def test_the_sweep_finds_what_no_signal_told(generation):
     assert count_ledger(generation) == {"pending": 0, "embedded": 2, "failed": 0, "removing": 0}
     assert entry_of(generation, stale.pk).revision == 7
     assert entry_of(generation, gone_id) is None
-
-
-def test_after_a_restore_everything_is_embedded_again(generation):
-    image = add()
-    enrol(generation)
-    get_gallery(generation).delete([image.pk])
-    assert services.mark_all_pending() == 1
-    enrol(generation)
-    assert entry_of(generation, image.pk) is not None

@@ -10,6 +10,7 @@ from backend.common.problems import Problem
 from backend.jobs import services
 from backend.jobs.models import Job, JobState
 from backend.jobs.services import (
+    JobKind,
     cancel_job,
     pause_job,
     register_job,
@@ -34,7 +35,7 @@ def walked(monkeypatch):
             seen.append(step)
             at.get(step, lambda *_: None)(job, progress)
 
-    register_job("walk", run)
+    register_job("walk", JobKind(run))
     return seen, at
 
 

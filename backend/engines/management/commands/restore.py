@@ -24,9 +24,9 @@ class Command(BaseCommand):
         parser.add_argument("--force", action="store_true", help="replace what is there")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from backend.gallery.services import (
-            mark_all_pending,
-        )  # the one app that this one needs, and only here
+        # The one app that this one needs, and only here.
+        from backend.gallery.reembedding import rebuild
+        from backend.gallery.selectors import list_live_generations
 
         folder = options["folder"].resolve()
         try:
@@ -39,10 +39,11 @@ class Command(BaseCommand):
         except (BackupRefused, EngineFailed) as error:
             raise CommandError(str(error)) from error
         call_command("migrate", verbosity=0)  # the backup may be an older version's
-        pending = mark_all_pending()
+        # Nothing is dropped: a backup may be rehearsed beside the Milvus of others.
+        jobs = [rebuild(generation, drop=False, asked_by="restore") for generation in list_live_generations()]
         self.stdout.write(
-            f"restored the backup of {manifest.created}: {len(manifest.files)} files; "
-            f"{pending} embeddings are made again as soon as a worker runs"
+            f"restored the backup of {manifest.created}: {len(manifest.files)} files; all pictures of"
+            f" {len(jobs)} generations are embedded again as soon as a worker runs"
         )
 
 

@@ -22,9 +22,15 @@ async function follow(shown) {
     if (job.total !== null) {
       bar.max = job.total || 1;
       bar.value = job.cursor;
-      count.textContent = `${job.cursor} of ${job.total}`;
     }
-    if (page) page.querySelector("[data-failed]").textContent = job.failed;
+    count.textContent = job.count;
+    if (page) {
+      page.querySelector("[data-failed]").textContent = job.failed;
+      page.querySelector("[data-pace]").textContent = job.pace;
+      const stage = page.querySelector("[data-stage]");
+      stage.textContent = job.stage.charAt(0).toUpperCase() + job.stage.slice(1);
+      stage.hidden = !job.stage;
+    }
     const word = shown.closest("tr")?.querySelector(".ck-label");
     if (word && word.textContent !== state) {
       word.textContent = state;
