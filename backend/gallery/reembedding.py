@@ -27,6 +27,7 @@ from backend.jobs.models import UNFINISHED, Job
 from backend.jobs.services import LEASE, MAX_FAILURES_KEPT, GoOnLater, JobKind, Progress, start_job
 from recognition.errors import GalleryUnavailable
 from recognition.gallery import IndexSettings, Strategy
+from recognition.index import MIN_INDEXED_ROWS
 
 REEMBED_KIND = "reembed"
 TURN_SECONDS = 10.0
@@ -177,8 +178,9 @@ def _tell(generation: Generation, progress: Progress) -> None:
 def _verify(generation: Generation, progress: Progress) -> None:
     """Believe in a generation only when both stores agree, the index is whole, it answers, and it has thresholds."""
     job, gallery = progress.job, get_gallery(generation)
-    if not job.result.get("flushed"):
-        job.result["stage"] = "verifying: Milvus stores what was written"
+    # Fewer rows get no index, so that sealing them would change nothing.
+    if gallery.count() >= MIN_INDEXED_ROWS and not job.result.get("flushed"):
+        job.result["stage"] = "verifying: Milvus seals what was written"
         progress.save(lease=LONG_LEASE)
         gallery.flush()
         gallery.load()

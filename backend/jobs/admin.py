@@ -96,7 +96,7 @@ def _show_failure(failure: dict[str, Any]) -> dict[str, Any]:
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
-    empty_note = "Imports and re-embeddings stand here while they run and after. An import starts on the list of products."
+    empty_note = "Imports and re-embeddings stand here while they run and after. Imports start on the list of products."
     list_display = ["shown_job", "shown_state", "shown_progress", "shown_failed", "asked_by", "created_at"]
     list_filter = [("state", ChoicesDropdownFilter)]
     list_filter_submit = True

@@ -1,7 +1,7 @@
 """A job's progress in the terminal of whoever waits for it; the job goes on without."""
 
-import time
 from datetime import timedelta
+from time import monotonic, sleep
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -33,12 +33,12 @@ def follow_job(job: Job, console: Console) -> Job:
             job.refresh_from_db()
             stage = job.result.get("stage") or job.state
             bars.update(bar, description=stage, completed=job.cursor, total=job.total, pace=_pace(job))
-            if not console.is_terminal and (stage != told or time.monotonic() - told_at > TOLD_EVERY_SECONDS):
+            if not console.is_terminal and (stage != told or monotonic() - told_at > TOLD_EVERY_SECONDS):
                 console.print(f"{stage}: {job.cursor:,} of {job.total or 0:,} {_pace(job)}")
-                told, told_at = stage, time.monotonic()
+                told, told_at = stage, monotonic()
             if job.state in (*FINISHED, JobState.PAUSED):
                 break
-            time.sleep(ASKED_EVERY_SECONDS)
+            sleep(ASKED_EVERY_SECONDS)
     for failure in job.failures[:FAILURES_SHOWN]:
         where = f"picture {failure['picture']} of {failure['product']}: " if "picture" in failure else ""
         console.print(f"{where}{failure['reason']}", style="red", soft_wrap=True)

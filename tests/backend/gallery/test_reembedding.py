@@ -1,0 +1,468 @@
+"""A generation is built beside the active one: what it holds in the end, whatever happens meanwhile."""
+
+import os
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
+
+from backend.catalogue.models import BoxSource, ReferenceImage
+from backend.catalogue.services import add_reference_image, propose_main_body, set_main_body
+from backend.common.problems import Problem
+from backend.gallery import enrolment, generations, reembedding, services
+from backend.gallery.enrolment import enrol
+from backend.gallery.loading import get_embedder, get_gallery
+from backend.gallery.models import Embedding, EmbeddingState, Generation, GenerationState
+from backend.gallery.reembedding import start_reembedding
+from backend.gallery.selectors import get_threshold_set
+from backend.gallery.tasks import enrol_task, sweep_gallery_task
+from backend.jobs import services as jobs
+from backend.jobs.models import Job, JobState
+from recognition.embedder import ProductEmbedder
+from recognition.errors import GalleryUnavailable
+from recognition.gallery import IndexSettings
+from tests.backend.factories import make_picture, make_product
+from tests.backend.gallery.conftest import entries_of
+from tests.recognition.toy_models import detector_card, detector_model, write_folder
+
+N_PICTURES = 12
+FLAT = IndexSettings(type="FLAT")
+
+
+@pytest.fixture
+def pictures(active: Generation) -> list[ReferenceImage]:
+    """Embedded in the active generation: two of each product."""
+    found = [
+        add_reference_image(
+            product=make_product(f"P{number}"), data=make_picture(number), box=(10, 10, 110, 110)
+        )
+        for number in range(N_PICTURES // 2)
+    ]
+    found += [
+        add_reference_image(
+            product=image.product, data=make_picture(number, quality=60), box=(10, 10, 110, 110)
+        )
+        for number, image in enumerate(list(found))
+    ]
+    enrol(active)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch) -> None:
+    """Several turns and saves for a dozen pictures."""
+    monkeypatch.setattr(reembedding, "TURN_SECONDS", 0.0001)
+    monkeypatch.setattr(jobs, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(enrolment, "FIRST_BATCH", 2)
+    monkeypatch.setattr(enrolment, "LARGEST_BATCH", 2)
+
+
+def run(job: Job, turns: int = 1_000) -> Job:
+    """Have a worker take its turns, as their messages would."""
+    for _ in range(turns):
+        jobs.run_job(str(job.pk))
+        job.refresh_from_db()
+        if job.state != JobState.RUNNING:
+            return job
+        Job.objects.filter(pk=job.pk).update(lease_until=timezone.now())  # nobody waits in a test
+    assert turns < 1_000, job.result
+    return job
+
+
+def candidate() -> Generation:
+    """The newest generation."""
+    generation = Generation.objects.select_related("embedder", "copied_from__embedder").first()
+    assert generation is not None
+    return generation
+
+
+def wanted(generation: Generation) -> list[tuple[int, int]]:
+    """What both collections are to hold."""
+    return list(ReferenceImage.objects.order_by("pk").values_list("pk", "revision"))
+
+
+def assert_whole(generation: Generation) -> None:
+    held = entries_of(generation)
+    assert held == {"float": wanted(generation), "hash": wanted(generation)}
+    rows = generation.embeddings.order_by("reference_image_id")
+    assert list(rows.values_list("reference_image_id", "revision")) == wanted(generation)
+    assert set(rows.values_list("state", flat=True)) == {EmbeddingState.EMBEDDED}
+
+
+def test_another_embedder_gets_a_gallery_of_its_own_that_is_ready_and_answers_nobody(
+    active, better, pictures
+):
+    before = entries_of(active)
+    job = start_reembedding(better, FLAT, asked_by="a test")
+    assert candidate().state == GenerationState.BUILDING
+    run(job, turns=1)
+    assert job.state == JobState.RUNNING
+    assert 0 < job.cursor < N_PICTURES == job.total
+    assert job.result["stage"] == "embedding pictures"
+    run(job)
+    generation = candidate()
+    assert (job.state, job.cursor, job.failed, job.turn > 2) == (JobState.DONE, N_PICTURES, 0, True)
+    assert (generation.state, generation.embedder) == (GenerationState.READY, better)
+    assert_whole(generation)
+    [entry] = get_gallery(generation).fetch([pictures[0].pk])
+    [old] = get_gallery(active).fetch([pictures[0].pk])
+    assert not np.allclose(entry.vector, old.vector, atol=0.1)
+    assert get_threshold_set(generation, "float").fit["n_embedded"] == N_PICTURES
+    active.refresh_from_db()
+    assert active.state == GenerationState.ACTIVE
+    assert entries_of(active) == before
+
+
+def test_another_index_copies_and_embeds_nothing(active, toy, pictures, monkeypatch):
+    def never(*_):
+        raise AssertionError("embedded")
+
+    monkeypatch.setattr(ProductEmbedder, "embed_prepared", never)
+    job = run(start_reembedding(toy, IndexSettings(type="IVF_FLAT", nlist=16), asked_by="a test"))
+    generation = candidate()
+    assert (job.state, generation.state) == (JobState.DONE, GenerationState.READY)
+    assert_whole(generation)
+    ids = [image.pk for image in pictures]
+    for ours, theirs in zip(get_gallery(generation).fetch(ids), get_gallery(active).fetch(ids), strict=True):
+        assert np.array_equal(ours.vector, theirs.vector)
+        assert np.array_equal(ours.hash_code, theirs.hash_code)
+
+
+def test_what_the_active_one_lacks_is_embedded_where_the_rest_is_copied(active, toy, pictures):
+    get_gallery(active).delete([pictures[0].pk])  # lost in Milvus, and nobody noticed
+    set_main_body(pictures[1], (0, 0, 90, 90), BoxSource.PERSON)  # pending there
+    run(start_reembedding(toy, FLAT, asked_by="a test"))
+    assert candidate().state == GenerationState.READY
+    assert_whole(candidate())
+
+
+def test_new_changed_and_removed_pictures_reach_the_building_one_through_its_job(active, better, pictures):
+    job = start_reembedding(better, FLAT, asked_by="a test")
+    run(job, turns=1)
+    added = add_reference_image(product=pictures[0].product, data=make_picture(77), box=(0, 0, 90, 90))
+    set_main_body(pictures[0], (5, 5, 90, 90), BoxSource.PERSON)
+    set_main_body(pictures[-1], (5, 5, 90, 90), BoxSource.PERSON)
+    removed = [pictures[1].pk, pictures[-2].pk]
+    ReferenceImage.objects.get(pk=removed[0]).delete()
+    ReferenceImage.objects.get(pk=removed[1]).product.delete()  # with its other picture
+    enrol_task([added.pk, *removed])
+    sweep_gallery_task()  # neither takes the load from the job
+    generation = candidate()
+    assert generation.embeddings.get(reference_image_id=added.pk).state == EmbeddingState.PENDING
+    run(job)
+    generation.refresh_from_db()
+    assert generation.state == GenerationState.READY
+    assert_whole(generation)
+    enrol(active)
+    assert entries_of(active)["float"] == wanted(active)
+
+
+def test_a_ready_one_goes_on_receiving(active, better, pictures):
+    run(start_reembedding(better, FLAT, asked_by="a test"))
+    added = add_reference_image(product=pictures[0].product, data=make_picture(77))
+    enrol_task([added.pk])
+    assert_whole(candidate())
+    assert_whole(active)
+
+
+def test_one_is_built_at_a_time(active, better, toy, pictures):
+    job = start_reembedding(better, FLAT, asked_by="a test")
+    with pytest.raises(Problem, match="is building, and one is built at a time") as refused:
+        start_reembedding(toy, FLAT, asked_by="a test")
+    assert (refused.value.status, refused.value.code) == (409, "generation-building")
+    jobs.cancel_job(job)
+    start_reembedding(toy, FLAT, asked_by="a test")
+
+
+def test_two_jobs_for_one_generation_are_one(active, pictures):
+    job = reembedding.rebuild(active, drop=False, asked_by="a test")
+    assert reembedding.rebuild(active, drop=False, asked_by="another") == job
+    with pytest.raises(Problem, match="does this already") as refused:
+        reembedding._start(active, "another", None)
+    assert refused.value.code == "job-under-way"
+
+
+def test_pause_and_resume_do_only_what_is_left(active, better, pictures, monkeypatch):
+    job = start_reembedding(better, FLAT, asked_by="a test")
+    run(job, turns=1)
+    jobs.pause_job(job)
+    jobs.run_job(str(job.pk))  # a late message
+    n_before = candidate().embeddings.filter(state=EmbeddingState.EMBEDDED).count()
+    assert 0 < n_before < N_PICTURES
+    embedded = []
+    embed = ProductEmbedder.embed_prepared
+    monkeypatch.setattr(
+        ProductEmbedder,
+        "embed_prepared",
+        lambda model, inputs: (embedded.extend(inputs), embed(model, inputs))[1],
+    )
+    jobs.resume_job(Job.objects.get(pk=job.pk))
+    run(job)
+    assert len(embedded) == N_PICTURES - n_before
+    assert_whole(candidate())
+
+
+def test_cancel_stops_at_the_next_batch_gives_back_what_was_held_and_frees_all(
+    active, better, pictures, monkeypatch, settings
+):
+    monkeypatch.setattr(reembedding, "TURN_SECONDS", 60.0)
+    job = start_reembedding(better, FLAT, asked_by="a test")
+    get_embedder(better)  # which it warms up by embedding
+    embed, batches = ProductEmbedder.embed_prepared, []
+
+    def cancel_then_embed(model, inputs):
+        batches.append(len(inputs))
+        if len(batches) == 2:
+            jobs.cancel_job(Job.objects.get(pk=job.pk))
+        return embed(model, inputs)
+
+    monkeypatch.setattr(ProductEmbedder, "embed_prepared", cancel_then_embed)
+    jobs.run_job(str(job.pk))
+    generation = candidate()
+    assert (len(batches), generation.state) == (2, GenerationState.CANCELLED)
+    assert not generation.embeddings.exclude(lease_until=None).exists()
+    assert generation.embeddings.filter(state=EmbeddingState.EMBEDDED).count() == 4
+    assert not generation.embeddings.filter(attempts__gt=0).exists()
+    assert generations.free_dead_generations() == 0  # a worker may still be at it
+    settings.RECOGNITION_PATIENCE_SECONDS = 0
+    sweep_gallery_task()
+    assert not get_gallery(generation).exists()
+    assert not generation.embeddings.exists()
+    job.refresh_from_db()
+    with pytest.raises(Problem, match="is cancelled and is not filled any more"):
+        jobs.retry_job(job)
+    job.refresh_from_db()
+    assert job.state == JobState.CANCELLED
+
+
+def test_what_fails_is_named_with_its_picture_and_retry_takes_it_alone(active, better, pictures):
+    lost = pictures[3]
+    data = lost.image.open("rb").read()
+    lost.image.storage.delete(lost.image.name)
+    job = run(start_reembedding(better, FLAT, asked_by="a test"))
+    generation = candidate()
+    assert (job.state, job.cursor, job.failed) == (JobState.DONE, N_PICTURES, 1)
+    [failure] = job.failures
+    assert (failure["picture"], failure["product"]) == (lost.pk, lost.product.sku)
+    assert "No such file" in failure["reason"]
+    assert generation.state == GenerationState.READY
+    Path(lost.image.path).write_bytes(data)
+    assert jobs.can_retry(job)
+    run(jobs.retry_job(job))
+    assert (job.failed, job.failures) == (0, [])
+    assert_whole(generation)
+    assert not jobs.can_retry(job)
+
+
+def test_one_that_embeds_nothing_fails_and_says_why(active, better, pictures):
+    for image in pictures:
+        image.image.storage.delete(image.image.name)
+    job = run(start_reembedding(better, FLAT, asked_by="a test"))
+    generation = candidate()
+    assert (job.state, generation.state) == (JobState.FAILED, GenerationState.FAILED)
+    assert generation.failure == job.failures[-1]["reason"]
+    assert "none of 12 pictures could be embedded" in generation.failure
+    with pytest.raises(Problem, match="it becomes active only from ready or standby"):
+        generations._answer_with(generation, None)
+
+
+def test_milvus_away_makes_it_wait(active, better, pictures, monkeypatch):
+    job = start_reembedding(better, FLAT, asked_by="a test")
+    gallery = get_gallery(candidate())
+
+    def fail(_):
+        raise GalleryUnavailable("gone")
+
+    with monkeypatch.context() as away:
+        away.setattr(gallery, "upsert", fail)
+        run(job, turns=2)
+    assert (job.state, job.result["stage"]) == (
+        JobState.RUNNING,
+        "waiting for Milvus, which does not answer",
+    )
+    assert not candidate().embeddings.exclude(attempts=0).exists()
+    run(job)
+    assert_whole(candidate())
+
+
+def test_what_milvus_lost_meanwhile_is_noticed_before_it_is_ready(active, better, pictures, monkeypatch):
+    job = start_reembedding(better, FLAT, asked_by="a test")
+    gallery, ids = get_gallery(candidate()), [image.pk for image in pictures]
+    report = gallery.index_report
+
+    def lose_some():
+        monkeypatch.setattr(gallery, "index_report", report)
+        gallery.delete(ids[:3])
+        return report()
+
+    monkeypatch.setattr(gallery, "index_report", lose_some)
+    run(job)
+    assert job.result["mended"] == 1
+    assert candidate().state == GenerationState.READY
+    assert_whole(candidate())
+
+
+def test_redetect_proposes_boxes_anew_but_for_those_of_people(active, better, pictures, tmp_path):
+    write_folder(
+        tmp_path / "detector", detector_model([[4, 3, 28, 21]], [[0.9, 0.0]]), detector_card(name="finder")
+    )
+    drawn, from_file, proposed = pictures[:3]
+    ReferenceImage.objects.filter(pk=from_file.pk).update(box_source=BoxSource.FILE)
+    for image in pictures[2:]:
+        ReferenceImage.objects.filter(pk=image.pk).update(box=None, box_source=BoxSource.NONE)
+        image.refresh_from_db()
+        propose_main_body(image, (0.0, 0.0, 160.0, 120.0), BoxSource.WHOLE)
+    enrol(active)
+    with pytest.raises(Problem, match="no detector is active"):
+        start_reembedding(better, FLAT, redetect=True, asked_by="a test")
+    services.activate_model(services.install_model(tmp_path / "detector"))
+    run(start_reembedding(better, FLAT, redetect=True, asked_by="a test"))
+    for image in pictures:
+        image.refresh_from_db()
+    assert (drawn.box_source, from_file.box_source) == (BoxSource.PERSON, BoxSource.FILE)
+    assert drawn.box == from_file.box == [10, 10, 110, 110]
+    assert (proposed.box_source, proposed.box_detector) == (BoxSource.DETECTOR, "finder 1")
+    assert proposed.box != [0, 0, 160, 120]
+    generation = candidate()
+    assert_whole(generation)
+    # One box for all generations: the others follow with the next sweep.
+    services.plan_missing(active)
+    assert active.embeddings.filter(state=EmbeddingState.PENDING).count() == N_PICTURES - 2
+    enrol(active)
+    assert_whole(active)
+    # Once it is ready, boxes are the catalogue's again.
+    revision = proposed.revision
+    services.plan_embedding(proposed.pk)
+    enrol(generation)
+    proposed.refresh_from_db()
+    assert proposed.revision == revision
+
+
+# --- commands ---------------------------------------------------------------------------------------------
+def test_the_command_starts_it_and_follows_it(active, better, pictures, monkeypatch, capsys):
+    def go_on(seconds):
+        """The worker's turn comes while the command waits."""
+        job = Job.objects.first()
+        jobs.run_job(str(job.pk))
+        Job.objects.filter(pk=job.pk, state=JobState.RUNNING).update(lease_until=timezone.now())
+
+    monkeypatch.setattr("backend.jobs.following.sleep", go_on)
+    call_command("reembed", "--model", "toy:2", "--index", "FLAT", "--follow")
+    told = capsys.readouterr().out
+    assert f"{N_PICTURES} of {N_PICTURES}" in told
+    assert f"generation {candidate().pk} is ready" in told
+    call_command("generations")
+    listed = capsys.readouterr().out
+    assert "ready" in listed
+    assert "active" in listed
+    with pytest.raises(CommandError, match=r"no installed embedder 'nothing'; there is toy:1, toy:2"):
+        call_command("reembed", "--model", "nothing")
+
+
+def test_a_ready_one_is_retired_the_active_one_never(active, better, pictures, settings, capsys):
+    settings.RECOGNITION_PATIENCE_SECONDS = 0
+    run(start_reembedding(better, FLAT, asked_by="a test"))
+    generation = candidate()
+    with pytest.raises(CommandError, match=f"{active.pk} .* is active; it becomes retired only from"):
+        call_command("retire_generation", str(active.pk))
+    assert get_gallery(active).exists()
+    call_command("retire_generation", str(generation.pk))
+    generation.refresh_from_db()
+    assert generation.freed_at is not None
+    assert not get_gallery(generation).exists()
+    assert not generation.embeddings.exists()
+    with pytest.raises(CommandError, match="there is no generation 999; there is"):
+        call_command("retire_generation", "999")
+
+
+def test_rebuild_brings_back_what_milvus_lost(active, pictures, capsys):
+    get_gallery(active).drop()
+    call_command("rebuild_gallery")
+    run(Job.objects.get())
+    assert_whole(active)
+
+
+# --- a worker that dies -----------------------------------------------------------------------------------
+WORKER = """
+import django; django.setup()
+import sys
+from backend.gallery import reembedding
+from recognition.embedder import ProductEmbedder
+import time
+embed = ProductEmbedder.embed_prepared
+def slowly(model, inputs):
+    time.sleep(0.1)
+    return embed(model, inputs)
+ProductEmbedder.embed_prepared = slowly
+from backend.jobs.services import run_job
+print("at work", flush=True)
+run_job(sys.argv[1])
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_killed_in_the_middle_leaves_each_picture_once(
+    shared_collections, tmp_path, monkeypatch, settings
+):
+    """Each kill at another moment: in the first batches, between, late."""
+    monkeypatch.setattr(reembedding, "TURN_SECONDS", 60.0)
+    toy = install_in_order(tmp_path)
+    product = make_product()
+    for number in range(40):
+        add_reference_image(product=product, data=make_picture(number, size=(64, 48)), box=(0, 0, 60, 44))
+    job = start_reembedding(toy, FLAT, asked_by="a test")
+    environ = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "backend.settings",
+        "DATABASE_URL": database_url(),
+        "PYTHONPATH": os.getcwd(),
+    }
+    (tmp_path / "worker.py").write_text(
+        WORKER.replace(
+            "import sys\n",
+            "import sys\nfrom django.conf import settings\n"
+            f"settings.MODELS_ROOT = __import__('pathlib').Path({str(settings.MODELS_ROOT)!r})\n"
+            f"settings.MEDIA_ROOT = {str(settings.MEDIA_ROOT)!r}\n",
+        )
+    )
+    for n_embedded in (3, 20):
+        worker = subprocess.Popen(
+            [sys.executable, str(tmp_path / "worker.py"), str(job.pk)], env=environ, stdout=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 60
+        while candidate().embeddings.filter(state=EmbeddingState.EMBEDDED).count() < n_embedded:
+            assert worker.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        worker.kill()
+        worker.wait()
+        worker.stdout.close()
+        job.refresh_from_db()
+        assert job.state == JobState.RUNNING
+        # The time that leases take to run out.
+        past = timezone.now() - timedelta(seconds=1)
+        Job.objects.update(lease_until=past)
+        Embedding.objects.exclude(lease_until=None).update(lease_until=past)
+    run(job)
+    assert candidate().state == GenerationState.READY
+    assert_whole(candidate())
+    assert get_gallery(candidate()).count("float") == 40
+
+
+def install_in_order(tmp_path: Path):
+    """The toy embedder, active, and a second version of it."""
+    from tests.backend.gallery.conftest import install_toy
+
+    services.activate_model(install_toy(tmp_path / "toy"), index=FLAT)
+    return install_toy(tmp_path / "better", version="2", seed=1)
+
+
+def database_url() -> str:
+    """Of the tests' own database."""
+    return os.environ["DATABASE_URL"].rsplit("/", 1)[0] + f"/{connection.settings_dict['NAME']}"
