@@ -17,6 +17,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("backend.catalogue.urls")),
     path("api/v1/", include("backend.gallery.urls")),
+    path("api/v1/", include("backend.evaluation.urls")),
     path("api/v1/", include("backend.checkout.urls")),
     path("api/v1/", include("backend.jobs.urls")),
     path("api/schema", SpectacularAPIView.as_view(authentication_classes=[]), name="schema"),

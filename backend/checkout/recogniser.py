@@ -11,9 +11,9 @@ from django.conf import settings
 from backend.catalogue.models import ProductSet
 from backend.catalogue.selectors import ActiveProduct, get_active_products, list_product_ids_of_set
 from backend.common.problems import Problem
-from backend.gallery.loading import get_detector, get_embedder, get_gallery
+from backend.gallery.loading import forget_all_but, get_detector, get_embedder, get_gallery
 from backend.gallery.models import Generation, InstalledModel, ThresholdSet
-from backend.gallery.selectors import ActiveIds, get_active_ids
+from backend.gallery.selectors import ActiveIds, get_active_ids, list_live_generations
 from backend.gallery.thresholds import get_thresholds, search_settings
 from recognition.errors import GalleryUnavailable
 from recognition.pipeline import ImageRecognition, ProductRecognizer
@@ -60,6 +60,10 @@ def get_serving() -> Serving:
 
 @lru_cache(maxsize=2)
 def _serving(active: ActiveIds, strategy: str) -> Serving:
+    # Something came or went. What was made for a generation that is gone is given up; the rest is made again in no
+    # time, for the models stay loaded.
+    get_recogniser.cache_clear()
+    forget_all_but(list_live_generations())
     return Serving(
         generation=Generation.objects.select_related("embedder").get(pk=active.generation),
         threshold_set=None

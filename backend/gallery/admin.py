@@ -2,32 +2,43 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, get_args
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.forms.widgets import Script
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter, RelatedDropdownFilter
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldBooleanSwitchWidget
 
 from backend.catalogue.admin import ProductAdmin, ReferenceImageAdmin, ShownPicture, thumbnail_url
 from backend.catalogue.models import Product, ReferenceImage
-from backend.common.admin import ReadOnlyAdmin, counted, facts, label
+from backend.common.admin import ReadOnlyAdmin, check_permission, counted, facts, label
+from backend.common.problems import Problem
+from backend.gallery.generations import RETIRABLE, retire
 from backend.gallery.models import (
     Embedding,
     EmbeddingState,
     Generation,
     GenerationState,
     InstalledModel,
+    ModelTask,
     ThresholdSet,
 )
+from backend.gallery.reembedding import get_job, start_reembedding
 from backend.gallery.selectors import count_ledger, get_active_generation
 from backend.gallery.services import try_again
-from recognition.index import IndexSettings
+from backend.jobs.admin import show_progress
+from backend.jobs.models import UNFINISHED
+from recognition.index import IndexSettings, IndexType
 
 STATE_LABELS = {
     EmbeddingState.EMBEDDED: "success",
@@ -221,22 +232,152 @@ class ThresholdSetInline(ShownThresholds, TabularInline):
         return False
 
 
+OPERATE = "gallery.change_generation"
+
+
+def may_operate(request: HttpRequest) -> bool:
+    """Whether the buttons are offered that change which gallery answers."""
+    return request.user.has_perm(OPERATE)
+
+
+class ReembedForm(forms.Form):
+    """What to build another gallery with."""
+
+    model = forms.ModelChoiceField(
+        InstalledModel.objects.filter(task=ModelTask.EMBEDDER),
+        label="Embedder",
+        empty_label=None,
+        widget=UnfoldAdminSelectWidget,
+        help_text="With the active generation's, its vectors are copied and nothing is embedded.",
+    )
+    index = forms.ChoiceField(
+        choices=[(index, index) for index in get_args(IndexType)], widget=UnfoldAdminSelectWidget
+    )
+    redetect = forms.BooleanField(
+        label="Look for the main bodies again",
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        help_text="The active detector proposes the boxes anew, but for those that people drew or sent. A picture has"
+        " one box for all generations: where it changes, the active one embeds the picture again too.",
+    )
+
+
 @admin.register(Generation)
 class GenerationAdmin(ReadOnlyAdmin):
     empty_note = "The first generation opens when an embedder is activated (manage.py activate_model)."
-    list_display = ["__str__", "shown_state", "shown_index", "shown_ledger", "activated_at"]
+    list_display = ["__str__", "shown_state", "shown_index", "shown_ledger", "shown_job", "activated_at"]
     list_select_related = ["embedder"]
     list_filter = [("state", ChoicesDropdownFilter)]
     list_filter_submit = True
+    list_before_template = "gallery/generations_note.html"
+    change_form_outer_before_template = "gallery/generation_life.html"
     fieldsets = [
         (
             "Generation",
             {"fields": [("shown_state", "activated_at"), "shown_ledger", ("embedder", "detector")]},
         ),
-        ("Gallery", {"fields": [("shown_index", "crop_margin"), "collection", "shown_evaluation"]}),
+        ("Gallery", {"fields": [("shown_index", "crop_margin"), ("copied_from", "redetect"), "collection"]}),
     ]  # fmt: skip
-    readonly_fields = ["shown_state", "shown_ledger", "shown_index", "shown_evaluation", "activated_at"]
+    readonly_fields = ["shown_state", "shown_ledger", "shown_index", "activated_at"]
     inlines = [ThresholdSetInline]
+
+    class Media:
+        js = [Script("jobs/progress.js", type="module")]
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        return [
+            path("reembed/", view(self.reembed_view), name="gallery_generation_reembed"),
+            path("<int:pk>/retire/", view(self.retire_view), name="gallery_generation_retire"),
+            *super().get_urls(),
+        ]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        offered = {"may_operate": may_operate(request)}
+        return super().changelist_view(request, (extra_context or {}) | offered)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        generation = self.get_object(request, object_id or "")
+        if generation is not None:
+            extra_context = (extra_context or {}) | self.describe_life(request, generation)
+        response: HttpResponse = super().changeform_view(request, object_id, form_url, extra_context)
+        return response
+
+    def describe_life(self, request: HttpRequest, generation: Generation) -> dict[str, Any]:
+        """What stands above the generation's facts: how far it is, and what may be done with it."""
+        job = get_job(generation)
+        unfinished = job is not None and job.state in UNFINISHED
+        operator = may_operate(request)
+        return {
+            "generation": generation,
+            "job": job,
+            "progress": show_progress(job) if job is not None and unfinished else "",
+            "may_operate": operator,
+            "may_retire": operator and generation.state in RETIRABLE,
+        }
+
+    def reembed_view(self, request: HttpRequest) -> HttpResponse:
+        """A form that opens a generation beside the active one."""
+        check_permission(request, OPERATE)
+        form = ReembedForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                job = start_reembedding(
+                    form.cleaned_data["model"],
+                    IndexSettings(type=form.cleaned_data["index"]),
+                    redetect=form.cleaned_data["redetect"],
+                    asked_by=request.user.get_username(),
+                )
+                return redirect("admin:jobs_job_change", job.pk)
+            except Problem as problem:
+                form.add_error(None, problem.detail)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Build another gallery",
+            "opts": self.opts,
+            "form": form,
+            "active": get_active_generation(),
+        }
+        return TemplateResponse(request, "gallery/reembed.html", context)
+
+    def retire_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Asks first: what is retired cannot come back."""
+        check_permission(request, OPERATE)
+        generation = get_object_or_404(Generation.objects.select_related("embedder"), pk=pk)
+        if request.method == "POST":
+            try:
+                retire(generation)
+                self.message_user(request, f"Retired: {generation}.", messages.SUCCESS)
+            except Problem as problem:
+                self.message_user(request, problem.detail, messages.ERROR)
+            return redirect("admin:gallery_generation_change", pk)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Retire a generation",
+            "opts": self.opts,
+            "original": generation,
+            "generation": generation,
+        }
+        return TemplateResponse(request, "gallery/retire.html", context)
+
+    @display(description="Progress")
+    def shown_job(self, generation: Generation) -> SafeString | str:
+        job = get_job(generation) if generation.state not in (*RETIRABLE, GenerationState.RETIRED) else None
+        if job is None or job.state not in UNFINISHED:
+            return "-"
+        return format_html(
+            '<a class="ck-link" href="{}">{}</a>',
+            reverse("admin:jobs_job_change", args=[job.pk]),
+            show_progress(job),
+        )
 
     @display(description="State", ordering="state")
     def shown_state(self, generation: Generation) -> SafeString:
@@ -247,10 +388,6 @@ class GenerationAdmin(ReadOnlyAdmin):
     def shown_index(self, generation: Generation) -> str:
         index = IndexSettings.from_dict(generation.index)
         return ", ".join([index.type, *(f"{name} {value}" for name, value in index.build_parameters.items())])
-
-    @display(description="Evaluation")
-    def shown_evaluation(self, generation: Generation) -> SafeString | str:
-        return facts(generation.evaluation)
 
     @display(description="Pictures")
     def shown_ledger(self, generation: Generation) -> SafeString:

@@ -30,6 +30,7 @@ from backend.gallery.selectors import get_active_detector, get_active_generation
 from recognition.gallery import IndexSettings
 from recognition.model_card import ModelCard
 
+RETIRABLE = (GenerationState.READY, GenerationState.STANDBY, GenerationState.FAILED)
 ROWS_FREED_AT_ONCE = 10_000
 
 log = structlog.get_logger(__name__)
@@ -265,7 +266,7 @@ def retire(generation: Generation) -> Generation:
     return _move(
         generation,
         to=GenerationState.RETIRED,
-        from_states=[GenerationState.READY, GenerationState.STANDBY, GenerationState.FAILED],
+        from_states=RETIRABLE,
     )
 
 

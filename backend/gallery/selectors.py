@@ -28,11 +28,15 @@ def get_active_generation() -> Generation | None:
 
 
 class ActiveIds(NamedTuple):
-    """Primary keys of what answers now; none of their rows ever changes what it means."""
+    """Primary keys of what answers now; none of their rows ever changes what it means.
+
+    `live`: of all generations that may be switched to or back to, so that one is noticed when it goes.
+    """
 
     generation: int
     threshold_set: int | None
     detector: int | None
+    live: tuple[int, ...]
 
 
 # By hand, as each recognition asks it: Django would need longer to write it than PostgreSQL to answer it.
@@ -40,7 +44,8 @@ _ACTIVE_IDS = f"""
     SELECT g.id,
            (SELECT t.id FROM {ThresholdSet._meta.db_table} t
             WHERE t.generation_id = g.id AND t.strategy = %s ORDER BY t.version DESC LIMIT 1),
-           (SELECT m.id FROM {InstalledModel._meta.db_table} m WHERE m.task = 'detector' AND m.is_active)
+           (SELECT m.id FROM {InstalledModel._meta.db_table} m WHERE m.task = 'detector' AND m.is_active),
+           (SELECT array_agg(l.id ORDER BY l.id) FROM {Generation._meta.db_table} l WHERE l.state = ANY(%s))
     FROM {Generation._meta.db_table} g WHERE g.state = 'active'
 """  # noqa: S608  table names of our own models
 
@@ -48,9 +53,12 @@ _ACTIVE_IDS = f"""
 def get_active_ids(strategy: str) -> ActiveIds | None:
     """Those of the active generation, or None while there is none."""
     with connection.cursor() as cursor:
-        cursor.execute(_ACTIVE_IDS, [strategy])
+        cursor.execute(_ACTIVE_IDS, [strategy, list(LIVE_STATES)])
         row = cursor.fetchone()
-    return None if row is None else ActiveIds(*row)
+    if row is None:
+        return None
+    generation, threshold_set, detector, live = row
+    return ActiveIds(generation, threshold_set, detector, tuple(live))
 
 
 def list_live_generations() -> list[Generation]:

@@ -81,6 +81,19 @@ def _progress(job: Job) -> dict[str, Any]:
     }
 
 
+def show_progress(job: Job) -> SafeString:
+    """A bar and a count, which jobs/progress.js keeps up to date."""
+    return format_html(
+        '<span class="ck-progress" data-job="{}" data-state="{}">'
+        '<progress max="{}" value="{}" aria-label="Progress"></progress> <span data-count>{}</span></span>',
+        reverse("admin:jobs_job_progress", args=[job.pk]),
+        job.state,
+        job.total or 1,
+        job.cursor,
+        _count(job),
+    )
+
+
 def _show_failure(failure: dict[str, Any]) -> dict[str, Any]:
     """Where it failed, for people: a row of a file, or a picture of a product."""
     if "picture" not in failure:
@@ -126,15 +139,7 @@ class JobAdmin(ReadOnlyAdmin):
 
     @display(description="Progress")
     def shown_progress(self, job: Job) -> SafeString:
-        return format_html(
-            '<span class="ck-progress" data-job="{}" data-state="{}">'
-            '<progress max="{}" value="{}" aria-label="Progress"></progress> <span data-count>{}</span></span>',
-            reverse("admin:jobs_job_progress", args=[job.pk]),
-            job.state,
-            job.total or 1,
-            job.cursor,
-            _count(job),
-        )
+        return show_progress(job)
 
     def change_view(
         self,

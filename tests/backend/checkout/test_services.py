@@ -169,9 +169,11 @@ class TestAnswer:
             margin=0.1,
             unknown=0.2,
         )
-        assert get_active_ids("float") == (serving.generation.pk, newest.pk, serving.detector.pk)
+        assert get_active_ids("float") == (
+            serving.generation.pk, newest.pk, serving.detector.pk, (serving.generation.pk,)
+        )  # fmt: skip
         InstalledModel.objects.update(is_active=False)
-        assert get_active_ids("hash") == (serving.generation.pk, None, None)
+        assert get_active_ids("hash") == (serving.generation.pk, None, None, (serving.generation.pk,))
         Generation.objects.update(state="standby")
         assert get_active_ids("float") is None
 

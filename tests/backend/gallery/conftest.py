@@ -1,57 +1,12 @@
-"""Generations of the shipped embedder and of a small one, in collections that the tests of this folder share."""
+"""A generation of the shipped embedder."""
 
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from backend.gallery import generations, services
-from backend.gallery.loading import get_gallery
-from backend.gallery.models import Generation, InstalledModel
+from backend.gallery import services
+from backend.gallery.models import Generation
 from backend.gallery.selectors import get_active_generation
-from recognition.gallery import Gallery, IndexSettings
-from tests.recognition.toy_models import embedder_card, embedder_model, write_folder
-
-COLLECTION = f"test_gallery_{uuid4().hex}"
-
-
-@pytest.fixture(scope="session")
-def dropped_at_the_end() -> Iterator[dict[str, Gallery]]:
-    """Creating a collection costs seconds, so all tests use the same ones."""
-    used: dict[str, Gallery] = {}
-    yield used
-    for gallery in used.values():
-        gallery.drop()
-
-
-@pytest.fixture
-def shared_collections(settings, tmp_path: Path, monkeypatch, dropped_at_the_end) -> None:
-    """Generations get the collections of earlier tests, emptied: by embedder, the n-th of this test the n-th."""
-    settings.MEDIA_ROOT = tmp_path / "media"
-    settings.MODELS_ROOT = tmp_path / "models"
-    opened: dict[str, int] = defaultdict(int)
-
-    def name_of(embedder: InstalledModel) -> str:
-        name = f"{COLLECTION}_{embedder.name}_{opened[embedder.name]}".replace("-", "_")
-        opened[embedder.name] += 1
-        return name
-
-    monkeypatch.setattr(generations, "_collection_name", name_of)
-    create = Gallery.create
-
-    def create_empty(gallery: Gallery) -> None:
-        known = dropped_at_the_end.get(gallery.name)
-        if known is not None and known.exists() and known.index != gallery.index:
-            known.drop()
-        create(gallery)
-        gallery.load()
-        gallery.delete([pk for pk, _, _ in gallery.entries("float")])
-        gallery.delete([pk for pk, _, _ in gallery.entries("hash")])
-        dropped_at_the_end[gallery.name] = gallery
-
-    monkeypatch.setattr(Gallery, "create", create_empty)
 
 
 @pytest.fixture
@@ -61,39 +16,3 @@ def generation(db, shared_collections, embedder_folder: Path) -> Generation:
     generation = get_active_generation()
     assert generation is not None
     return generation
-
-
-def install_toy(folder: Path, version: str = "1", seed: int = 0) -> InstalledModel:
-    """A small embedder, of 16 dimensions; another seed makes another model."""
-    write_folder(folder, embedder_model(seed=seed), embedder_card(version=version))
-    return services.install_model(folder)
-
-
-@pytest.fixture
-def toy(db, shared_collections, tmp_path: Path) -> InstalledModel:
-    return install_toy(tmp_path / "toy")
-
-
-@pytest.fixture
-def active(toy: InstalledModel) -> Generation:
-    """The active generation, of the toy embedder, empty in both stores."""
-    services.activate_model(toy, index=IndexSettings(type="FLAT"))
-    generation = get_active_generation()
-    assert generation is not None
-    return generation
-
-
-@pytest.fixture
-def better(toy: InstalledModel, tmp_path: Path) -> InstalledModel:
-    """Another embedder, to be switched to."""
-    return install_toy(tmp_path / "better", version="2", seed=1)
-
-
-def entries_of(generation: Generation) -> dict[str, list[tuple[int, int]]]:
-    """Picture ids and revisions that each collection of a generation holds; twice where it holds one twice."""
-    gallery = get_gallery(generation)
-    assert gallery.count("float") == len(list(gallery.entries("float")))
-    return {
-        kind: [(pk, revision) for pk, _, revision in gallery.entries(kind)]  # type: ignore[arg-type]
-        for kind in ("float", "hash")
-    }

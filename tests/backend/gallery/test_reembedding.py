@@ -19,7 +19,7 @@ from backend.common.problems import Problem
 from backend.gallery import enrolment, generations, reembedding, services
 from backend.gallery.enrolment import enrol
 from backend.gallery.loading import get_embedder, get_gallery
-from backend.gallery.models import Embedding, EmbeddingState, Generation, GenerationState
+from backend.gallery.models import Embedding, EmbeddingState, GenerationState
 from backend.gallery.reembedding import start_reembedding
 from backend.gallery.selectors import get_threshold_set
 from backend.gallery.tasks import enrol_task, sweep_gallery_task
@@ -28,31 +28,18 @@ from backend.jobs.models import Job, JobState
 from recognition.embedder import ProductEmbedder
 from recognition.errors import GalleryUnavailable
 from recognition.gallery import IndexSettings
+from tests.backend.conftest import (
+    FLAT,
+    N_PICTURES,
+    assert_whole,
+    candidate,
+    entries_of,
+    install_toy,
+    run,
+    wanted,
+)
 from tests.backend.factories import make_picture, make_product
-from tests.backend.gallery.conftest import entries_of
 from tests.recognition.toy_models import detector_card, detector_model, write_folder
-
-N_PICTURES = 12
-FLAT = IndexSettings(type="FLAT")
-
-
-@pytest.fixture
-def pictures(active: Generation) -> list[ReferenceImage]:
-    """Embedded in the active generation: two of each product."""
-    found = [
-        add_reference_image(
-            product=make_product(f"P{number}"), data=make_picture(number), box=(10, 10, 110, 110)
-        )
-        for number in range(N_PICTURES // 2)
-    ]
-    found += [
-        add_reference_image(
-            product=image.product, data=make_picture(number, quality=60), box=(10, 10, 110, 110)
-        )
-        for number, image in enumerate(list(found))
-    ]
-    enrol(active)
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -62,38 +49,6 @@ def short_turns(monkeypatch) -> None:
     monkeypatch.setattr(jobs, "SAVE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(enrolment, "FIRST_BATCH", 2)
     monkeypatch.setattr(enrolment, "LARGEST_BATCH", 2)
-
-
-def run(job: Job, turns: int = 1_000) -> Job:
-    """Have a worker take its turns, as their messages would."""
-    for _ in range(turns):
-        jobs.run_job(str(job.pk))
-        job.refresh_from_db()
-        if job.state != JobState.RUNNING:
-            return job
-        Job.objects.filter(pk=job.pk).update(lease_until=timezone.now())  # nobody waits in a test
-    assert turns < 1_000, job.result
-    return job
-
-
-def candidate() -> Generation:
-    """The newest generation."""
-    generation = Generation.objects.select_related("embedder", "copied_from__embedder").first()
-    assert generation is not None
-    return generation
-
-
-def wanted(generation: Generation) -> list[tuple[int, int]]:
-    """What both collections are to hold."""
-    return list(ReferenceImage.objects.order_by("pk").values_list("pk", "revision"))
-
-
-def assert_whole(generation: Generation) -> None:
-    held = entries_of(generation)
-    assert held == {"float": wanted(generation), "hash": wanted(generation)}
-    rows = generation.embeddings.order_by("reference_image_id")
-    assert list(rows.values_list("reference_image_id", "revision")) == wanted(generation)
-    assert set(rows.values_list("state", flat=True)) == {EmbeddingState.EMBEDDED}
 
 
 def test_another_embedder_gets_a_gallery_of_its_own_that_is_ready_and_answers_nobody(
@@ -457,8 +412,6 @@ def test_a_worker_killed_in_the_middle_leaves_each_picture_once(
 
 def install_in_order(tmp_path: Path):
     """The toy embedder, active, and a second version of it."""
-    from tests.backend.gallery.conftest import install_toy
-
     services.activate_model(install_toy(tmp_path / "toy"), index=FLAT)
     return install_toy(tmp_path / "better", version="2", seed=1)
 

@@ -10,6 +10,7 @@ from backend.common.problems import Problem
 from backend.jobs import services
 from backend.jobs.models import Job, JobState
 from backend.jobs.services import (
+    GoOnLater,
     JobKind,
     cancel_job,
     pause_job,
@@ -144,3 +145,86 @@ def test_steering_from_a_wrong_state_is_refused_by_name(walked):
     ) as refused:
         pause_job(job)
     assert refused.value.status == 409
+
+
+# --- turns ------------------------------------------------------------------------------------------------
+@pytest.fixture
+def in_turns(monkeypatch):
+    """A kind of job that needs three turns, and what its messages were."""
+    sent = []
+    monkeypatch.setattr(
+        services.current_app, "send_task", lambda name, args, countdown=None: sent.append((args, countdown))
+    )
+    monkeypatch.setattr(services.transaction, "on_commit", lambda send: send())
+
+    def run(job, progress):
+        progress.set(done=job.cursor + 1, total=3, failed=0, failures=[])
+        if job.cursor < 3:
+            raise GoOnLater(2.0)
+
+    register_job("turns", JobKind(run))
+    return sent
+
+
+def test_a_job_in_turns_sends_itself_again_and_of_several_messages_one_is_heeded(in_turns):
+    job = start_job(kind="turns", asked_by="a test")
+    assert in_turns == [((str(job.pk), 0), None)]
+    run_job(str(job.pk), 0)
+    assert in_turns[1:] == [((str(job.pk), 1), 2.0)]
+    job.refresh_from_db()
+    assert (job.state, job.cursor, job.turn) == (JobState.RUNNING, 1, 1)
+    Job.objects.update(lease_until=timezone.now())
+    run_job(str(job.pk), 0)  # the same message once more
+    assert len(in_turns) == 2
+    services.call_workers_for_stalled_jobs()  # the sweep thinks that it was lost
+    assert in_turns.pop() == ((str(job.pk), 1), None)
+    run_job(str(job.pk), 1)
+    Job.objects.update(lease_until=timezone.now())
+    run_job(str(job.pk), 1)
+    run_job(str(job.pk), 2)
+    job.refresh_from_db()
+    assert (job.state, job.cursor, job.turn, len(in_turns)) == (JobState.DONE, 3, 3, 3)
+
+
+def test_a_worker_whose_turn_another_has_stops_at_its_next_save(in_turns):
+    def run(job, progress):
+        Job.objects.filter(pk=job.pk).update(
+            turn=5
+        )  # paused, resumed, and claimed by another, all in a second
+        progress.save()
+        raise AssertionError("went on")
+
+    register_job("turns", JobKind(run))
+    job = start_job(kind="turns", asked_by="a test")
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    assert (job.state, job.turn) == (JobState.RUNNING, 5)
+
+
+def test_rate_and_time_left_follow_the_clock(in_turns):
+    job = Job(kind="turns", state=JobState.RUNNING, total=100, cursor=0)
+    progress = services.Progress(job)
+    job.counted_at = timezone.now() - timedelta(seconds=2)
+    job.cursor = 20
+    progress._see_to_rate()
+    assert job.rate == pytest.approx(10, rel=0.05)
+    assert job.seconds_left == pytest.approx(8, rel=0.05)
+    job.counted_at -= timedelta(seconds=300)  # nothing was done for long
+    progress._see_to_rate()
+    assert job.rate < 0.1
+    job.state = JobState.PAUSED
+    assert job.seconds_left is None
+
+
+def test_one_lock_is_one_unfinished_job(in_turns):
+    first = start_job(kind="turns", lock="a", asked_by="a test")
+    start_job(kind="turns", lock="b", asked_by="a test")
+    with pytest.raises(Problem, match="is queued and does this already") as refused:
+        start_job(kind="turns", lock="a", asked_by="a test")
+    assert refused.value.code == "job-under-way"
+    cancel_job(first)
+    start_job(kind="turns", lock="a", asked_by="a test")
+    with pytest.raises(Problem, match="does this already"):
+        retry_job(first)
+    first.refresh_from_db()
+    assert first.state == JobState.CANCELLED

@@ -54,8 +54,10 @@ class Command(BaseCommand):
         )
         if not fix or not found.n_drift:
             return found.n_drift
-        plan_missing(generation)
-        self.stdout.write(f"{generation}: mended {enrol(generation):,}")
+        n_mended = enrol(generation)
+        plan_missing(generation)  # an entry that was removed although its picture is there is made anew
+        n_mended += enrol(generation)
+        self.stdout.write(f"{generation}: embedded or removed {n_mended:,}")
         left = find_drift(generation)
         self.stdout.write(f"{generation}: now {left.describe()}")
         return left.n_drift

@@ -24,17 +24,20 @@ async function follow(shown) {
       bar.value = job.cursor;
     }
     count.textContent = job.count;
-    if (page) {
-      page.querySelector("[data-failed]").textContent = job.failed;
-      page.querySelector("[data-pace]").textContent = job.pace;
-      const stage = page.querySelector("[data-stage]");
-      stage.textContent = job.stage.charAt(0).toUpperCase() + job.stage.slice(1);
-      stage.hidden = !job.stage;
-    }
+    tell(page, "[data-failed]", `${job.failed}`);
+    tell(page, "[data-pace]", job.pace);
+    tell(page, "[data-stage]", job.stage.charAt(0).toUpperCase() + job.stage.slice(1));
     const word = shown.closest("tr")?.querySelector(".ck-label");
     if (word && word.textContent !== state) {
       word.textContent = state;
       word.className = "ck-label";
     }
   }
+}
+
+function tell(page, selector, text) {
+  const there = page?.querySelector(selector);
+  if (!there) return;
+  there.textContent = text;
+  there.hidden = !text;
 }
