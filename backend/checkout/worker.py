@@ -1,20 +1,24 @@
-"""What a Celery worker of the queue `recognition` does beside its tasks: see that its models fit, load them early, and
-beat a heart."""
+"""What a Celery worker of the queue `recognition` does beside its tasks: see that its models fit, load them early, beat
+a heart, and load what is about to be switched to."""
 
 import multiprocessing
 import os
 import socket
 import sys
 import threading
+import time
 from typing import Any
 
 import structlog
 from celery import current_app, signals
+from django.db import connection
 
 from backend.checkout.recogniser import get_recogniser, get_serving
 from backend.common.broker import broker_client
-from backend.common.problems import Problem, problem_of
-from backend.gallery.loading import get_gallery
+from backend.common.problems import Problem, engine_of, problem_of
+from backend.gallery.loading import get_embedder, get_gallery
+from backend.gallery.models import Generation
+from backend.gallery.selectors import get_generation
 from backend.gallery.thresholds import search_settings
 from recognition.errors import GalleryMismatch, ModelRefused
 from recognition.model_card import load_model_folder
@@ -22,6 +26,11 @@ from recognition.model_card import load_model_folder
 HEARTBEAT_KEY = "checklane:recognition-worker"
 HEARTBEAT_EVERY_SECONDS = 2
 HEARTBEAT_LIVES_SECONDS = 10
+# Names the generation that is about to answer; each process that has it loaded says so under the second.
+NEXT_KEY = "checklane:next-generation"
+LOADED_KEY = "checklane:loaded-generation"
+NEXT_LIVES_SECONDS = 60
+LOADED_WITHIN_SECONDS = 20.0
 
 log = structlog.get_logger(__name__)
 
@@ -32,13 +41,18 @@ def start_heartbeat() -> threading.Event:
     Returns:
         What stops it, when set.
     """
-    name = f"{HEARTBEAT_KEY}:{socket.gethostname()}:{os.getpid()}"
+    name = f"{socket.gethostname()}:{os.getpid()}"
     stopped = threading.Event()
 
     def beat() -> None:
+        known = None
         while True:
             try:
-                broker_client().set(name, 1, ex=HEARTBEAT_LIVES_SECONDS)
+                broker_client().set(f"{HEARTBEAT_KEY}:{name}", 1, ex=HEARTBEAT_LIVES_SECONDS)
+                following = broker_client().get(NEXT_KEY)
+                if following is not None and following != known:
+                    threading.Thread(target=_load, args=(int(following), name), daemon=True).start()
+                known = following
             except Exception as error:  # the broker is away: the next beat tries again
                 log.warning("no heartbeat", reason=str(error))
             if stopped.wait(HEARTBEAT_EVERY_SECONDS):
@@ -50,7 +64,46 @@ def start_heartbeat() -> threading.Event:
 
 def count_recognition_workers() -> int:
     """Worker processes that beat lately."""
-    return sum(1 for _ in broker_client().scan_iter(f"{HEARTBEAT_KEY}:*", count=1000))
+    return _count_keys(HEARTBEAT_KEY)
+
+
+def _count_keys(start: str) -> int:
+    return sum(1 for _ in broker_client().scan_iter(f"{start}:*", count=1000))
+
+
+def _load(generation_id: int, name: str) -> None:
+    """Have a generation's embedder loaded and warm, and its gallery connected, while photos go on being answered."""
+    try:
+        generation = get_generation(generation_id)
+        get_embedder(generation.embedder)
+        get_gallery(generation).probe(search_settings())
+        broker_client().set(f"{LOADED_KEY}:{generation_id}:{name}", 1, ex=NEXT_LIVES_SECONDS)
+    except Exception as error:  # it is loaded then by the first photo after the switch
+        log.warning("generation not loaded ahead", generation=generation_id, reason=str(error))
+    finally:
+        connection.close()
+
+
+def load_ahead(generation: Generation, *, seconds: float = LOADED_WITHIN_SECONDS) -> bool:
+    """Have every recognition worker load a generation before it is switched to, so that no photo waits for it.
+
+    Returns:
+        Whether all have within `seconds`; if not, the first photos after the switch wait.
+    """
+    try:
+        broker_client().set(NEXT_KEY, generation.pk, ex=NEXT_LIVES_SECONDS)
+        deadline = time.monotonic() + seconds
+        while (n_loaded := _count_keys(f"{LOADED_KEY}:{generation.pk}")) < count_recognition_workers():
+            if time.monotonic() > deadline:
+                log.warning("not all workers loaded it ahead", generation=generation.pk, loaded=n_loaded)
+                return False
+            time.sleep(0.1)
+    except Exception as error:
+        if engine_of(error) is None:
+            raise
+        log.warning("the broker is away: nothing is loaded ahead", generation=generation.pk)
+        return False
+    return True
 
 
 def _is_to_warm_up() -> bool:

@@ -17,10 +17,10 @@ from backend.common.admin import ReadOnlyAdmin, check_permission
 from backend.common.problems import Problem
 from backend.evaluation.comparison import Comparison, get_comparison, refuse_drop
 from backend.evaluation.models import EvaluationRun
-from backend.evaluation.switching import start_comparison, switch_generation
+from backend.evaluation.switching import roll_back, start_comparison, switch_generation
 from backend.evaluation.table import FIGURE_COLUMNS, describe_segments, make_figure, make_row
 from backend.gallery.admin import OPERATE, GenerationAdmin, may_operate
-from backend.gallery.generations import get_previous_generation, roll_back
+from backend.gallery.generations import get_previous_generation
 from backend.gallery.models import Generation, GenerationState
 from backend.gallery.selectors import get_active_generation, get_generation
 

@@ -11,9 +11,8 @@ from rest_framework.views import APIView
 from backend.common.caller import get_caller
 from backend.common.serializers import RequestSerializer
 from backend.evaluation.comparison import DROP_LIMIT
-from backend.evaluation.switching import start_comparison, switch_generation
+from backend.evaluation.switching import roll_back, start_comparison, switch_generation
 from backend.gallery.api import GenerationSerializer
-from backend.gallery.generations import roll_back
 from backend.gallery.selectors import get_generation
 from backend.jobs.api import JobSerializer
 

@@ -399,8 +399,8 @@ def _score(generation: Generation, queries: Queries, found: NDArray[np.intp], se
         recall_at_1=recall_at_k(right_products, 1),
         recall_at_5=recall_at_k(right_products, 5),
         map_at_100=mean_average_precision(found == wanted, queries.n_right.astype(np.intp)),
-        p50_ms=1_000 * float(p50),
-        p95_ms=1_000 * float(p95),
+        p50_ms=round(1_000 * float(p50), 2),
+        p95_ms=round(1_000 * float(p95), 2),
     )
 
 

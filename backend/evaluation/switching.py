@@ -3,6 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
+from backend.checkout.worker import load_ahead
 from backend.common.problems import Problem
 from backend.evaluation.comparison import DROP_LIMIT, compare_and_keep, get_comparison, refuse_drop
 from backend.gallery import generations
@@ -43,8 +44,22 @@ def switch_generation(
     except Problem as problem:
         if not force:
             raise
+        load_ahead(candidate)
         return generations.switch(candidate, reason=f"forced, because {reason.strip()} ({problem.detail})")
+    load_ahead(candidate)
     return generations.switch(candidate)
+
+
+def roll_back() -> Generation:
+    """Return to the generation that answered before; no gate, for something is wrong with the one that answers.
+
+    Raises:
+        Problem: 409, none stands by.
+    """
+    previous = generations.get_previous_generation()
+    if previous is not None:
+        load_ahead(previous)
+    return generations.roll_back()
 
 
 def start_comparison(candidate: Generation, *, asked_by: str, device_id: int | None = None) -> Job:

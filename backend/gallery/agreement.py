@@ -76,8 +76,9 @@ class _Seen:
     """All that is known of one picture id; None where a store does not have it.
 
     Attributes:
-        picture, float_entry, hash_entry: product id and revision.
+        picture: product id and revision.
         row: of the ledger: state, revision, lease.
+        float_entry, hash_entry: product id and revision.
     """
 
     picture: tuple[int, int] | None = None

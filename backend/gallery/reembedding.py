@@ -54,7 +54,7 @@ def start_reembedding(
 
     Args:
         redetect: the active detector proposes the boxes anew, but for those that people drew or sent. A picture has one
-            box for all generations: where it changes, the others embed the picture again too.
+            box, which all generations share; where it changes, the others embed the picture again too.
     Raises:
         Problem: 409, no generation is active, another is being built, or no detector is active.
         GalleryUnavailable: Milvus does not answer; nothing was begun.
@@ -148,6 +148,10 @@ def _not_to_be_filled(generation: Generation) -> Problem:
 def _fill(generation: Generation, progress: Progress) -> None:
     """One turn of it; returns when nothing is left to do."""
     copies = generation.state == GenerationState.BUILDING and generation.copied_from is not None
+    if generation.state == GenerationState.BUILDING:
+        # Its job's alone, so what is held is held by a turn that died. One that hangs and writes late is found out
+        # when both stores are compared.
+        generation.embeddings.exclude(lease_until=None).update(lease_until=None)
     progress.job.result["stage"] = "copying vectors" if copies else "embedding pictures"
     _tell(generation, progress)
 

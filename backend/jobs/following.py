@@ -34,7 +34,7 @@ def follow_job(job: Job, console: Console) -> Job:
             stage = job.result.get("stage") or job.state
             bars.update(bar, description=stage, completed=job.cursor, total=job.total, pace=_pace(job))
             if not console.is_terminal and (stage != told or monotonic() - told_at > TOLD_EVERY_SECONDS):
-                console.print(f"{stage}: {job.cursor:,} of {job.total or 0:,} {_pace(job)}")
+                console.print(f"{stage}: {job.cursor:,} of {job.total or 0:,} {_pace(job)}", soft_wrap=True)
                 told, told_at = stage, monotonic()
             if job.state in (*FINISHED, JobState.PAUSED):
                 break

@@ -13,8 +13,7 @@ from backend.common.audit import acting
 from backend.common.problems import Problem
 from backend.evaluation.comparison import DROP_LIMIT, Comparison, ProductChange
 from backend.evaluation.pictures import Refusal, list_folder_pictures
-from backend.evaluation.switching import compare_with_active, switch_generation
-from backend.gallery.generations import roll_back
+from backend.evaluation.switching import compare_with_active, roll_back, switch_generation
 from backend.gallery.selectors import get_generation
 from recognition.errors import RecognitionError
 
