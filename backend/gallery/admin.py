@@ -276,9 +276,9 @@ class GenerationAdmin(ReadOnlyAdmin):
             "Generation",
             {"fields": [("shown_state", "activated_at"), "shown_ledger", ("embedder", "detector")]},
         ),
-        ("Gallery", {"fields": [("shown_index", "crop_margin"), ("copied_from", "redetect"), "collection"]}),
+        ("Gallery", {"fields": [("shown_index", "crop_margin"), "shown_origin", "collection"]}),
     ]  # fmt: skip
-    readonly_fields = ["shown_state", "shown_ledger", "shown_index", "activated_at"]
+    readonly_fields = ["shown_state", "shown_ledger", "shown_index", "shown_origin", "activated_at"]
     inlines = [ThresholdSetInline]
 
     class Media:
@@ -388,6 +388,16 @@ class GenerationAdmin(ReadOnlyAdmin):
     def shown_index(self, generation: Generation) -> str:
         index = IndexSettings.from_dict(generation.index)
         return ", ".join([index.type, *(f"{name} {value}" for name, value in index.build_parameters.items())])
+
+    @display(description="Embeddings")
+    def shown_origin(self, generation: Generation) -> str:
+        if generation.copied_from is not None:
+            return f"copied from {generation.copied_from}"
+        return (
+            "made from the pictures, their main bodies looked for again"
+            if generation.redetect
+            else "made from the pictures"
+        )
 
     @display(description="Pictures")
     def shown_ledger(self, generation: Generation) -> SafeString:

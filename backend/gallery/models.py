@@ -50,7 +50,7 @@ class GenerationState(models.TextChoices):
     VERIFYING = "verifying"
     READY = "ready"
     ACTIVE = "active"
-    STANDBY = "standby", "standby (was active, can come back)"
+    STANDBY = "standby"  # was active, can come back
     RETIRED = "retired"
     FAILED = "failed"
     CANCELLED = "cancelled"
