@@ -193,7 +193,7 @@ def switch(generation: Generation, *, reason: str = "") -> Generation:
             has already.
     """
     with transaction.atomic(), because(reason):
-        active = Generation.objects.select_for_update().filter(state=GenerationState.ACTIVE).first()
+        active = _lock_active()
         if get_threshold_set(generation, settings.SEARCH_STRATEGY) is None:
             raise Problem(
                 HTTPStatus.CONFLICT,
@@ -209,6 +209,12 @@ def switch(generation: Generation, *, reason: str = "") -> Generation:
                 " is at it, try again in a moment",
             )
         return _answer_with(generation, active)
+
+
+def _lock_active() -> Generation | None:
+    """The active generation; of two who switch at once, the second finds what the first has left."""
+    list(Generation.objects.select_for_update().order_by("pk"))
+    return get_active_generation()
 
 
 def _answer_with(generation: Generation, active: Generation | None) -> Generation:
@@ -232,7 +238,7 @@ def roll_back() -> Generation:
         Problem: 409, none stands by.
     """
     with transaction.atomic():
-        active = Generation.objects.select_for_update().filter(state=GenerationState.ACTIVE).first()
+        active = _lock_active()
         previous = get_previous_generation()
         if previous is None:
             raise Problem(

@@ -134,7 +134,8 @@ def _run(job: Job, progress: Progress) -> None:
         log.warning("re-embedding waits for Milvus", generation=generation.pk, reason=str(error))
         job.result["stage"] = "waiting for Milvus, which does not answer"
         raise GoOnLater(WAIT_SECONDS) from error
-    del job.result["stage"]
+    for passing in ("stage", "flushed"):
+        job.result.pop(passing, None)
 
 
 def _not_to_be_filled(generation: Generation) -> Problem:

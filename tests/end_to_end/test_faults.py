@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -405,3 +406,54 @@ def named(answer: requests.Response, sku: str) -> dict[str, Any] | None:
     """The candidate of the first item that is this product."""
     candidates = answer.json()["items"][0]["candidates"]
     return next((one for one in candidates if one["product"]["sku"] == sku), None)
+
+
+# --- a switch of generations ------------------------------------------------------------------------------
+def generations(service: LiveService, path: str = "", body: dict[str, Any] | None = None) -> Any:
+    """GET the generations, or with a body POST it; what was answered."""
+    url = f"{service.url}/api/v1/generations{path}"
+    if body is None:
+        return requests.get(url, headers=service.headers, timeout=60).json()
+    answer = requests.post(url, headers=service.headers, json=body, timeout=60)
+    assert answer.ok, answer.text
+    return answer.json()
+
+
+def test_a_gallery_is_built_switched_to_and_left_again_while_clients_keep_asking(live_service, timed):
+    """Of each answer generation, models and threshold set belong together, and none fails."""
+    [before] = [one for one in generations(live_service) if one["state"] == "active"]
+    model = before["embedder"].replace(" ", ":")
+    built = generations(live_service, "", {"model": model, "index": "FLAT"})["id"]
+    until(lambda: generations(live_service, f"/{built}")["state"] == "ready")
+    forced = {"force": True, "reason": "a test"}
+    over = threading.Event()
+
+    def ask() -> list[requests.Response]:
+        answers = []
+        while not over.is_set():
+            answers.append(timed()[0])
+        return answers
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(ask) for _ in range(4)]
+        try:
+            for _ in range(2 * ROUNDS):
+                generations(live_service, f"/{built}/switch", forced)
+                time.sleep(1)
+                generations(live_service, "/rollback", {})
+                time.sleep(1)
+        finally:
+            over.set()
+        answers = [answer for client in clients for answer in client.result()]
+    assert {answer.status_code for answer in answers} == {201}
+    sets = dict(
+        query(
+            live_service,
+            "SELECT generation_id, max(version) FROM gallery_thresholdset WHERE strategy = 'float' GROUP BY 1",
+        )
+    )
+    told = {(answer.json()["generation"], answer.json()["threshold_set"]) for answer in answers}
+    assert told == {(pk, sets[pk]) for pk in (before["id"], built)}
+    retired = live_service.manage("retire_generation", str(built))
+    assert retired.returncode == 0, retired.stderr
+    assert [one["id"] for one in generations(live_service) if one["state"] == "active"] == [before["id"]]
