@@ -17,6 +17,7 @@ import numpy as np
 import structlog
 from django.db import connection, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Greatest
 from django.utils import timezone
 from numpy.typing import NDArray
 
@@ -49,6 +50,9 @@ MAX_ATTEMPTS = 5
 SAME_BOX_PIXELS = 0.5
 # Our own stored files: bounded when they came in.
 STORED = ImageLimits(max_bytes=1 << 30, max_pixels=1 << 30, min_side=1)
+
+# A claim that is taken back; a picture that changed since has been forgiven all its attempts.
+_NOT_COUNTED = Greatest(F("attempts") - 1, 0)
 
 log = structlog.get_logger(__name__)
 
@@ -138,7 +142,7 @@ def enrol(
                     each(n_over)
         except BaseException:
             for batch in waiting:  # not begun, so it is no attempt
-                _rows(batch.rows).update(lease_until=None, attempts=F("attempts") - 1)
+                _rows(batch.rows).update(lease_until=None, attempts=_NOT_COUNTED)
                 for _, _, prepared in batch.prepared:
                     prepared.cancel()
             raise
@@ -176,7 +180,7 @@ def _rows(rows: Sequence[Embedding]) -> QuerySet[Embedding]:
 
 def _give_back(rows: Sequence[Embedding], error: Exception) -> None:
     """Let go of leased rows. An engine's failure is not the picture's: it does not count as an attempt."""
-    uncounted = {"attempts": F("attempts") - 1} if engine_of(error) is not None else {}
+    uncounted = {"attempts": _NOT_COUNTED} if engine_of(error) is not None else {}
     _rows(rows).update(lease_until=None, **uncounted)
 
 
@@ -317,7 +321,7 @@ def _embed(generation: Generation, batch: Batch, models: Models) -> int:
             if _keep_what_was_seen(image, prepared, models.detector_name):
                 ready.append((row, image, prepared))
             else:  # somebody set another box meanwhile: the next batch has it
-                _rows([row]).update(lease_until=None, attempts=F("attempts") - 1)
+                _rows([row]).update(lease_until=None, attempts=_NOT_COUNTED)
         if ready:
             embeddings = models.embedder.embed_prepared([prepared.model_input for _, _, prepared in ready])
             get_gallery(generation).upsert(

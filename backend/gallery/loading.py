@@ -16,8 +16,8 @@ from recognition.gallery import Gallery, IndexSettings
 from recognition.model_card import ModelCard, load_model_folder
 from recognition.sessions import SessionSettings
 
-# An old and a new model side by side while a generation is switched.
-KEPT_MODELS = 2
+# As many as live side by side: active, standing by, ready, being built.
+KEPT_MODELS = 4
 KEPT_GALLERIES = 8
 
 Key = TypeVar("Key", bound=Hashable)

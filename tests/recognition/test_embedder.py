@@ -55,6 +55,10 @@ def test_each_crop_gets_the_unit_vector_of_its_own_model_run(tmp_path: Path) -> 
         alone = session.run({"image": model_input(crop, folder.card)[None]})["embedding"][0]
         assert vector == pytest.approx(alone / np.linalg.norm(alone), abs=1e-5)
     assert embeddings.vectors.dtype == np.float32
+    ahead = open_embedder(folder, SessionSettings(batch_sizes=(1, 2)))
+    prepared = ahead.embed_prepared([ahead.prepare(crop) for crop in crops(5)])
+    assert np.array_equal(prepared.vectors, embeddings.vectors)
+    assert np.array_equal(prepared.hash_codes, embeddings.hash_codes)
     assert np.linalg.norm(embeddings.vectors, axis=1) == pytest.approx(np.ones(5), abs=1e-6)
 
 

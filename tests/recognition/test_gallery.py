@@ -19,7 +19,7 @@ from recognition import gallery as gallery_module
 from recognition.embedder import Embeddings
 from recognition.errors import GalleryMismatch, GalleryUnavailable
 from recognition.gallery import Entry, Gallery, IndexSettings, Match, SearchSettings, ping
-from recognition.index import SEARCHED_EXACTLY
+from recognition.index import SEARCHED_EXACTLY, CollectionKind
 from recognition.metrics import exact_hash_search, exact_search
 
 DIMENSION, BITS = 32, 64
@@ -357,6 +357,13 @@ def test_an_entry_of_another_length_is_refused_before_anything_is_written(
     with pytest.raises(GalleryMismatch, match="embeddings have 16 dimensions and 64 bits"):
         small.upsert([*extra, replace(extra[0], vector=extra[0].vector[:16])])
     assert small.count() == SMALL
+
+
+@pytest.mark.parametrize("kind", ["float", "hash"])
+def test_entries_are_found_by_id_without_their_vectors(small: Gallery, kind: CollectionKind) -> None:
+    wanted = [entry for entry in ENTRIES[:SMALL] if entry.reference_image_id in (3, 5)]
+    found = small.find([5, 3, 10**12], kind)
+    assert sorted(found) == [(one.reference_image_id, one.product_id, one.revision) for one in wanted]
 
 
 def test_entries_are_read_back_as_they_were_written(small: Gallery) -> None:

@@ -177,6 +177,20 @@ def test_milvus_away_costs_no_attempt_and_loses_nothing(generation, monkeypatch)
     assert row_of(image).state == EmbeddingState.EMBEDDED
 
 
+def test_a_picture_that_changes_while_milvus_is_away_is_forgiven_once(generation, monkeypatch):
+    image = add(box=(0, 0, 80, 80))
+
+    def change_and_fail(_):
+        set_main_body(ReferenceImage.objects.get(pk=image.pk), (60, 40, 150, 110), BoxSource.PERSON)
+        raise GalleryUnavailable("gone")
+
+    with monkeypatch.context() as away:
+        away.setattr(get_gallery(generation), "upsert", change_and_fail)
+        with pytest.raises(GalleryUnavailable):
+            enrol(generation)
+    assert (row_of(image).state, row_of(image).attempts) == ("pending", 0)
+
+
 def test_the_sweep_finds_what_no_signal_told(generation):
     """Bulk writes send no signals; a lost message looks the same."""
     unseen, stale, gone = add(0), add(1), add(2)
