@@ -189,11 +189,13 @@ def switch(generation: Generation, *, reason: str = "") -> Generation:
     Args:
         reason: why it is switched to in spite of what speaks against it, for the audit log.
     Raises:
-        Problem: 409, it is neither ready nor standing by, has no threshold set, or lacks pictures that the active one
-            has already.
+        Problem: 409, it answers already, is neither ready nor standing by, has no threshold set, or lacks pictures
+            that the active one has.
     """
     with transaction.atomic(), because(reason):
         active = _lock_active()
+        if active == generation:
+            raise Problem(HTTPStatus.CONFLICT, "generation-state", f"{generation} answers already")
         if get_threshold_set(generation, settings.SEARCH_STRATEGY) is None:
             raise Problem(
                 HTTPStatus.CONFLICT,

@@ -182,6 +182,8 @@ def test_one_picture_a_product_cannot_be_compared_but_forced(active, ready, pict
         call_command("switch_generation", str(ready.pk))
     call_command("switch_generation", str(ready.pk), "--force", "--reason", "the pictures will come")
     assert get_active_generation() == ready
+    with pytest.raises(Problem, match="answers already"):
+        switch_generation(ready, force=True, reason="once more")
 
 
 def test_what_is_being_built_or_is_gone_is_not_switched_to(active, better, pictures):
