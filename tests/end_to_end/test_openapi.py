@@ -114,6 +114,8 @@ def test_what_a_client_really_asks_is_answered_as_the_document_says(document, li
     ask("POST", f"{api}/echo", 200)
     job = {"job_id": ask("POST", f"{api}/catalogue-imports", 202, files={"file": b"no zip"})["id"]}
     ask("GET", f"{api}/jobs/{{job_id}}", 200, job)
+    [generation, *_] = ask("GET", f"{api}/generations", 200)
+    ask("GET", f"{api}/generations/{{generation_id}}", 200, {"generation_id": generation["id"]})
     ask("DELETE", images + "/{image_id}", 204, image)
     ask("DELETE", f"{api}/product-sets/{{slug}}", 204, {"slug": slug})
     ask("DELETE", f"{api}/products/{{sku}}", 204, {"sku": sku})
