@@ -17,12 +17,13 @@ from backend.evaluation import comparison
 from backend.evaluation.comparison import Comparison, get_comparison
 from backend.evaluation.switching import start_comparison, switch_generation
 from backend.gallery import generations, loading
+from backend.gallery.enrolment import enrol
 from backend.gallery.loading import get_embedder, get_gallery
-from backend.gallery.models import EmbeddingState, Generation, GenerationState
+from backend.gallery.models import EmbeddingState, Generation, GenerationState, ThresholdSet
 from backend.gallery.reembedding import start_reembedding
 from backend.gallery.selectors import get_active_generation
+from backend.gallery.services import plan_missing
 from backend.gallery.tasks import enrol_task
-from backend.gallery.thresholds import fit_thresholds
 from backend.jobs.models import Job
 from recognition.gallery import Entry
 from tests.backend.conftest import FLAT, N_PICTURES, assert_whole, candidate, run
@@ -31,9 +32,16 @@ from tests.backend.factories import make_device, make_picture, make_staff
 
 @pytest.fixture
 def ready(active, better, pictures) -> Generation:
-    """A generation that may be switched to, with every picture."""
-    run(start_reembedding(better, FLAT, asked_by="a test"))
-    return candidate()
+    """A generation that may be switched to, with every picture; both have thresholds, fitted on nothing."""
+    generation = generations.open_generation(better, FLAT)
+    plan_missing(generation)
+    generation = generations.begin_verifying(generation)
+    enrol(generation)
+    for one in (active, generation):
+        ThresholdSet.objects.create(
+            generation=one, strategy="float", version=1, recognised=0.9, margin=0.1, unknown=0.1
+        )
+    return generations.make_ready(generation)
 
 
 def spoil(generation: Generation) -> None:
@@ -124,7 +132,6 @@ def test_a_drop_is_refused_and_what_forces_it_is_in_the_audit_log(active, ready,
     assert said["by"] == "command switch_generation"
     assert "forced, because the old one is" in said["reason"]
     assert "falls by" in said["reason"]
-    fit_thresholds(active, "float")
     call_command("switch_generation", str(active.pk), "--limit", "0")  # back, through the gate, and it rises
     call_command("switch_generation", str(ready.pk), "--limit", "100")
     assert get_active_generation() == ready
