@@ -1,0 +1,322 @@
+"""What the gallery says of a picture before it is in it: quality, what it repeats, what it resembles, what it harms.
+
+Runs where the models are loaded, and stores nothing. Nothing is refused here: who asks decides what a finding means.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from django.conf import settings
+from numpy.typing import NDArray
+
+from backend.catalogue.models import BoxSource, Product, ReferenceImage
+from backend.common.admin import counted
+from backend.gallery.loading import get_detector, get_embedder, get_gallery
+from backend.gallery.models import Embedding, EmbeddingState, Generation
+from backend.gallery.neighbours import Change, Effect, find_effect, find_nearest_of_product
+from backend.gallery.selectors import get_active_detector, get_threshold_set
+from backend.gallery.thresholds import get_thresholds, search_settings
+from recognition import images
+from recognition.detector import main_body
+from recognition.duplicates import are_near_duplicates
+from recognition.embedder import Embeddings
+from recognition.gallery import Match
+from recognition.images import Box, DecodedImage, ImageLimits
+
+NEAR_DUPLICATE = "near-duplicate"
+CLOSER = "closer-to-another-product"
+WORSENS = "worsens-neighbours"
+
+# Of a picture's neighbours so many are compared with it pixel by pixel: whatever repeats it is among the nearest.
+COMPARED = 5
+COMPARED_FROM_SIDE = 512
+# Pictures of the catalogue, bounded when they came in.
+STORED = ImageLimits(max_bytes=1 << 30, max_pixels=1 << 30, min_side=1)
+
+# What recognition.images.quality_findings says, as a sentence.
+QUALITY = {
+    "small": "the main body has few pixels: go nearer, or send a larger picture",
+    "dark": "the main body is dark: give it more light",
+    "bright": "the main body is washed out: give it less light, or expose for it",
+    "low-contrast": "the main body has hardly any contrast: it shows little that tells the product apart",
+    "blurred": "the main body is blurred: hold the camera still, or focus anew",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that speaks against a picture.
+
+    Attributes:
+        finding: a word of recognition.images.quality_findings, or NEAR_DUPLICATE, CLOSER, WORSENS.
+        detail: a sentence for people.
+        reference_image: of the gallery, that it is about; None where it is about the picture alone.
+        sku: of that picture's product.
+    """
+
+    finding: str
+    detail: str
+    reference_image: int | None = None
+    sku: str | None = None
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """A picture of the gallery that is near."""
+
+    reference_image: int
+    sku: str
+    name: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A picture of the gallery that would find the checked one first.
+
+    Attributes:
+        reference_image: of the gallery.
+        sku: of the product that it shows.
+        name: of that product.
+        similarity_before: to what it finds first now; None where it finds nothing.
+        similarity: to the checked picture.
+    """
+
+    reference_image: int
+    sku: str
+    name: str
+    similarity_before: float | None
+    similarity: float
+
+
+@dataclass(frozen=True)
+class PictureCheck:
+    """What the active generation says of a picture for a product.
+
+    Attributes:
+        generation: that was asked.
+        width: of the upright picture, in pixels.
+        height: likewise.
+        box: of the main body, in pixels of it: the one given, else the one that would be proposed.
+        box_source: who says so.
+        findings: what speaks against the picture; none is good.
+        own: the nearest picture of the same product; None while the product has none that is embedded.
+        other: the nearest picture of another product.
+        finds_own_product: whether the picture, asked as a photo, finds its own product first; None as `own`.
+        worse: pictures of other products that find their own product first now, and would find this picture.
+        better: pictures of its own product that find another product first now, and would find this picture.
+        exact_from: as neighbours.Effect has it.
+    """
+
+    generation: int
+    width: int
+    height: int
+    box: tuple[float, float, float, float]
+    box_source: str
+    findings: tuple[Finding, ...]
+    own: Nearest | None
+    other: Nearest | None
+    finds_own_product: bool | None
+    worse: tuple[Changed, ...]
+    better: tuple[Changed, ...]
+    exact_from: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+
+def check_picture(
+    generation: Generation, product: Product, picture: bytes, box: Sequence[float] | None = None
+) -> PictureCheck:
+    """Judge a picture that may become one of the product's reference images.
+
+    Args:
+        picture: as it would be stored: upright JPEG, bounded.
+        box: of the main body, in its pixels; None: the detector's proposal, else the whole picture.
+    Raises:
+        ImageRefused: too-small, the main body is smaller than the embedder takes: it could not be embedded.
+        GalleryUnavailable: Milvus does not answer.
+    """
+    decoded = images.decode(picture, STORED)
+    chosen, source = _main_body(decoded, box)
+    crop = decoded.crop(chosen, generation.crop_margin)
+    embedding = get_embedder(generation.embedder).embed([crop])
+    seen = _look(generation, product, crop, embedding)
+    quality = (Finding(name, QUALITY[name]) for name in images.quality_findings(crop))
+    return PictureCheck(
+        generation=generation.pk,
+        width=decoded.width,
+        height=decoded.height,
+        box=chosen,
+        box_source=source.value,
+        findings=(*quality, *_find_faults(generation, product, seen)),
+        own=None if seen.own is None else seen.describe(seen.own),
+        other=None if seen.other is None else seen.describe(seen.other),
+        finds_own_product=seen.finds_own_product,
+        worse=tuple(map(seen.describe_change, seen.effect.worse)),
+        better=tuple(map(seen.describe_change, seen.effect.better)),
+        exact_from=None if seen.effect.exact_from is None else round(seen.effect.exact_from, 4),
+    )
+
+
+def check_embedded(generation: Generation, image: ReferenceImage) -> list[Finding]:
+    """Judge a reference image that is embedded, as if it were not in the gallery yet. Needs no model.
+
+    Returns:
+        What speaks against it, but for the quality that was found on enrolment (quality_findings); nothing while
+        this revision of it is not embedded.
+    Raises:
+        GalleryUnavailable: Milvus does not answer.
+    """
+    row = Embedding.objects.filter(
+        generation=generation,
+        reference_image_id=image.pk,
+        state=EmbeddingState.EMBEDDED,
+        revision=image.revision,
+    )
+    entries = get_gallery(generation).fetch([image.pk]) if row.exists() else []
+    if not entries:
+        return []
+    embedding = Embeddings(entries[0].vector[None], entries[0].hash_code[None])
+    crop = _crop_of(image, generation)
+    return _find_faults(
+        generation, image.product, _look(generation, image.product, crop, embedding, without=image.pk)
+    )
+
+
+def _main_body(
+    decoded: DecodedImage, box: Sequence[float] | None
+) -> tuple[tuple[float, float, float, float], BoxSource]:
+    """As enrolment takes it."""
+    if box is not None:
+        x1, y1, x2, y2 = (float(side) for side in box)
+        return (x1, y1, x2, y2), BoxSource.PERSON
+    model = get_active_detector()
+    found = None
+    if model is not None:
+        found = main_body(get_detector(model).detect(decoded), decoded.width, decoded.height)
+    if found is None:
+        return (0.0, 0.0, float(decoded.width), float(decoded.height)), BoxSource.WHOLE
+    x1, y1, x2, y2 = (float(side) for side in found)
+    return (x1, y1, x2, y2), BoxSource.DETECTOR
+
+
+def _crop_of(image: ReferenceImage, generation: Generation) -> NDArray[np.uint8]:
+    with image.image.open("rb") as file:
+        small = images.decode(file.read(), STORED, longest_side=COMPARED_FROM_SIDE)
+    whole: Box = (0.0, 0.0, float(image.width), float(image.height))
+    box: Box = whole if image.box is None else (image.box[0], image.box[1], image.box[2], image.box[3])
+    return DecodedImage(small.pixels, image.width, image.height, small.format).crop(
+        box, generation.crop_margin
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is in the gallery round a picture.
+
+    Attributes:
+        effect: of the picture on its neighbours.
+        own: the nearest picture of its own product.
+        other: the nearest picture of another.
+        repeated: of its neighbours those that are the same shot.
+        names: SKU and name by product id.
+    """
+
+    effect: Effect
+    own: Match | None
+    other: Match | None
+    repeated: tuple[Match, ...]
+    names: Mapping[int, tuple[str, str]]
+
+    @property
+    def finds_own_product(self) -> bool | None:
+        if self.own is None:
+            return None
+        own, other = self.own, self.other
+        return other is None or (-own.similarity, own.product_id) < (-other.similarity, other.product_id)
+
+    def describe(self, match: Match) -> Nearest:
+        sku, name = self.names[match.product_id]
+        return Nearest(match.reference_image_id, sku, name, round(match.similarity, 4))
+
+    def describe_change(self, change: Change) -> Changed:
+        sku, name = self.names[change.product_id]
+        before = None if change.similarity_before is None else round(change.similarity_before, 4)
+        return Changed(change.reference_image_id, sku, name, before, round(change.similarity, 4))
+
+
+def _look(
+    generation: Generation,
+    product: Product,
+    crop: NDArray[np.uint8],
+    embedding: Embeddings,
+    without: int | None = None,
+) -> _Seen:
+    gallery, how = get_gallery(generation), search_settings()
+    effect = find_effect(gallery, embedding, product.pk, how, without=without)
+    own = next((match for match in effect.matches if match.product_id == product.pk), None)
+    if own is None and effect.exact_from is not None:
+        # Farther than all that was looked at, which is worth knowing.
+        own = find_nearest_of_product(gallery, embedding, product.pk, how, without=without)
+    other = next((match for match in effect.matches if match.product_id != product.pk), None)
+    shown = {match.product_id for match in effect.matches} | {product.pk}
+    rows = Product.objects.filter(pk__in=shown).values_list("pk", "sku", "name")
+    return _Seen(
+        effect,
+        own,
+        other,
+        tuple(match for match in effect.matches[:COMPARED] if _repeats(match, crop, generation)),
+        {pk: (sku, name) for pk, sku, name in rows},
+    )
+
+
+def _repeats(match: Match, crop: NDArray[np.uint8], generation: Generation) -> bool:
+    image = ReferenceImage.objects.filter(pk=match.reference_image_id).first()
+    try:
+        return image is not None and are_near_duplicates(crop, _crop_of(image, generation))
+    except FileNotFoundError:
+        return False  # deleted this moment
+
+
+def _find_faults(generation: Generation, product: Product, seen: _Seen) -> list[Finding]:
+    """What speaks against a picture, by what is round it."""
+    faults = []
+    for match in seen.repeated:
+        sku, name = seen.names[match.product_id]
+        whose = "this product has" if match.product_id == product.pk else f"{sku} {name} has"
+        detail = f"{whose} the same shot already, as picture {match.reference_image_id}"
+        faults.append(Finding(NEAR_DUPLICATE, detail, match.reference_image_id, sku))
+    if seen.other is not None and not seen.finds_own_product:
+        faults += _tell_closer(generation, seen.own, seen.other, seen)
+    if seen.effect.worse:
+        first = seen.effect.worse[0]
+        harmed = sorted({" ".join(seen.names[one.product_id]) for one in seen.effect.worse})
+        detail = (
+            f"{counted(len(seen.effect.worse), 'picture')} of {', '.join(harmed)} would find this one first,"
+            f" and so be taken for {product.sku}"
+        )
+        faults.append(Finding(WORSENS, detail, first.reference_image_id, seen.names[first.product_id][0]))
+    return faults
+
+
+def _tell_closer(generation: Generation, own: Match | None, other: Match, seen: _Seen) -> list[Finding]:
+    """A product's first picture is always nearest to another's: that is told only where it would be taken for it."""
+    sku, name = seen.names[other.product_id]
+    if own is not None:
+        detail = (
+            f"{sku} {name} is nearer ({other.similarity:.3f}) than this product's own nearest picture"
+            f" ({own.similarity:.3f}), by {other.similarity - own.similarity:.3f}"
+        )
+    else:
+        recognised = get_thresholds(get_threshold_set(generation, settings.SEARCH_STRATEGY)).recognised
+        if other.similarity < recognised:
+            return []
+        detail = (
+            f"{sku} {name} is so near ({other.similarity:.3f}) that this picture would be taken for it:"
+            f" from {recognised:.3f} on an item may be recognised"
+        )
+    return [Finding(CLOSER, detail, other.reference_image_id, sku)]
