@@ -215,6 +215,7 @@ SPECTACULAR_SETTINGS = {
         "RecognitionState": "backend.checkout.models.RecognitionState",
         "JobState": "backend.jobs.models.JobState",
         "ProductState": "backend.catalogue.models.ProductState",
+        "ReviewState": "backend.checkout.models.ReviewState",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
@@ -230,6 +231,7 @@ CELERY_TASK_DEFAULT_QUEUE = "bulk"
 CELERY_TASK_ROUTES = {
     "checkout.recognise": {"queue": "recognition"},
     "checkout.echo": {"queue": "recognition"},
+    "checkout.check_picture": {"queue": "recognition"},
 }
 # Whoever sends a task learns within 2 s that the broker is away. Once more at once, for a connection that broke while
 # it lay idle; a lost message only delays, for the sweep finds what is pending.
@@ -259,6 +261,7 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep the gallery": {"task": "gallery.sweep", "schedule": 60.0},
     "expire forgotten recognitions": {"task": "checkout.expire_recognitions", "schedule": 60.0},
+    "check open corrections": {"task": "checkout.check_corrections", "schedule": 60.0},
     "purge query images": {"task": "checkout.purge_query_images", "schedule": 3600.0},
     "take up stalled jobs": {"task": "jobs.sweep", "schedule": 60.0},
 }

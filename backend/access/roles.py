@@ -11,6 +11,7 @@ MANAGER_PERMISSIONS = (
     "view_recogniseditem",
     "view_correction",
     "add_correction",
+    "review_correction",
     "recognise_photo",
     "view_job",
     "view_generation",

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from threading import Lock
 from typing import Any
 from uuid import UUID
 
@@ -24,8 +23,9 @@ from unfold.decorators import action, display
 
 from backend.catalogue.forms import PictureToBox
 from backend.catalogue.models import ProductSet
-from backend.catalogue.services import image_limits, read_upload
+from backend.catalogue.services import read_upload
 from backend.checkout import metrics, services
+from backend.checkout.crops import decode_query_image
 from backend.checkout.display import RESULT_WORDS, ShownRecognition, show_recognition
 from backend.checkout.forms import MissedItemForm
 from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState
@@ -34,7 +34,6 @@ from backend.checkout.selectors import list_confusions
 from backend.common.admin import ReadOnlyAdmin, check_permission, label, private_file
 from backend.common.problems import Problem, problem_of, problem_response
 from recognition import images
-from recognition.errors import ImageRefused
 from recognition.ranking import Result
 
 # A query image may be deleted any hour; the browser must not keep it much longer.
@@ -43,8 +42,6 @@ THUMBNAIL_SIDE = 320
 # Of the query image that an item's crop is cut from: a tenth of it is still as large as a list shows.
 CROPPED_FROM_SIDE = 640
 CONFUSIONS_SHOWN = 100
-# A list's thumbnails are asked for at once, and a large photo takes some 150 MB while it is decoded.
-_one_thumbnail_at_a_time = Lock()
 
 STATE_LABELS = {
     RecognitionState.DONE: "success",
@@ -318,11 +315,10 @@ def _decode_small(recognition: Recognition, longest_side: int) -> images.Decoded
     Raises:
         Http404: it is gone, or was refused.
     """
-    try:
-        with recognition.image.open("rb") as file, _one_thumbnail_at_a_time:
-            return images.decode(file.read(), image_limits(), longest_side=longest_side)
-    except (FileNotFoundError, ValueError, ImageRefused) as error:
-        raise Http404("the query image is gone, or was refused") from error
+    small = decode_query_image(recognition, longest_side)
+    if small is None:
+        raise Http404("the query image is gone, or was refused")
+    return small
 
 
 def _private_jpeg(pixels: Any) -> HttpResponse:

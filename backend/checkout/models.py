@@ -6,7 +6,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from backend.access.models import Device
-from backend.catalogue.models import Product, ProductSet
+from backend.catalogue.models import Product, ProductSet, ReferenceImage
 from backend.common.models import TimestampedModel
 from backend.gallery.models import Generation, InstalledModel, ThresholdSet
 from recognition.ranking import Result
@@ -98,8 +98,23 @@ class RecognisedItem(models.Model):
         return f"item {self.number}: {self.sku or self.result}"
 
 
+class ReviewState(models.TextChoices):
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"  # a later correction of the item says otherwise
+
+
+def crop_path(_correction: "Correction", _uploaded_name: str) -> str:
+    name = uuid.uuid4().hex
+    return f"corrections/{name[:2]}/{name}.jpg"
+
+
 class Correction(TimestampedModel):
-    """What a person says an item really was: a product, or no product; or an item that was missed."""
+    """What a person says an item really was: a product, or no product; or an item that was missed.
+
+    Somebody reviews it; one that is accepted becomes a reference image of its product (review.py).
+    """
 
     recognition = models.ForeignKey(Recognition, on_delete=models.CASCADE, related_name="corrections")
     item = models.ForeignKey(
@@ -110,8 +125,32 @@ class Correction(TimestampedModel):
     sku = models.CharField("SKU", max_length=64, blank=True, help_text="Empty: not a product.")
     made_by = models.CharField(max_length=150, blank=True)
 
+    # Kept when the correction is made, for the query image is deleted after some days (crops.py).
+    crop = models.FileField(upload_to=crop_path, blank=True, editable=False)
+    crop_box = ArrayField(
+        models.FloatField(), size=4, null=True, blank=True, help_text="The box in pixels of the crop."
+    )
+    state = models.CharField(max_length=10, choices=ReviewState.choices, default=ReviewState.OPEN)
+    reviewed_by = models.CharField(max_length=150, blank=True)
+    reviewed_at = models.DateTimeField("reviewed", null=True, blank=True)
+    note = models.CharField(max_length=500, blank=True, help_text="Of who reviewed it: why.")
+    reference_image = models.ForeignKey(
+        ReferenceImage,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="That it became.",
+    )
+    # What the gallery said of the crop last (gallery.checks.PictureCheck), or why it cannot be asked.
+    last_check = models.JSONField(null=True, blank=True)
+
     class Meta:
         ordering = ["created_at"]
+        indexes = [
+            models.Index(fields=["id"], name="correction_open", condition=models.Q(state="open")),
+        ]
+        permissions = [("review_correction", "Can accept, reject and undo corrections")]
 
     def __str__(self) -> str:
         return f"{self.sku or 'not a product'} in {self.recognition_id}"

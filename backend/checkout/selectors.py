@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from django.db.models import Count, Exists, F, Max, OuterRef, Q
 
-from backend.checkout.models import Correction
+from backend.checkout.models import Correction, ReviewState
 
 
 class Confusion(NamedTuple):
@@ -33,11 +33,12 @@ class Confusion(NamedTuple):
 
 
 def list_confusions(limit: int) -> list[Confusion]:
-    """What is taken for what, by people's corrections; the most frequent first."""
-    later = Correction.objects.filter(item=OuterRef("item"), pk__gt=OuterRef("pk"))
+    """What is taken for what, by people's corrections that nobody rejected; the most frequent first."""
+    corrections = Correction.objects.exclude(state=ReviewState.REJECTED)
+    later = corrections.filter(item=OuterRef("item"), pk__gt=OuterRef("pk"))
     pairs = (
         # One that says what was answered is no confusion.
-        Correction.objects.filter(Q(item=None) | ~Q(sku=F("item__sku")), ~Exists(later))
+        corrections.filter(Q(item=None) | ~Q(sku=F("item__sku")), ~Exists(later))
         .order_by()
         .values("item__sku", "sku")
         .annotate(

@@ -16,7 +16,7 @@ import structlog
 from celery import current_app
 from django.conf import settings
 from django.core.files.base import ContentFile
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from backend.access.models import Device
@@ -24,9 +24,11 @@ from backend.catalogue.models import Product, ProductSet, check_box
 from backend.catalogue.services import image_limits
 from backend.checkout import admission
 from backend.checkout.answers import make_answer
+from backend.checkout.crops import drop_crops, keep_crop, keep_crops_of
 from backend.checkout.models import Correction, Recognition, RecognitionState
 from backend.checkout.outcomes import end, store_answer, store_queued
 from backend.checkout.recogniser import get_serving, recognise_image
+from backend.checkout.review import supersede_earlier
 from backend.common.problems import Problem, problem_of
 from recognition.errors import ImageRefused
 from recognition.images import check_header
@@ -283,7 +285,7 @@ def correct(
     else:
         size: Mapping[str, int] = recognition.answer["image"]
         check_box(box, size["width"], size["height"])
-    return Correction.objects.create(
+    correction = Correction(
         recognition=recognition,
         item=recognised,
         box=list(box),
@@ -291,6 +293,16 @@ def correct(
         sku=sku or "",
         made_by=made_by,
     )
+    keep_crop(correction)
+    try:
+        with transaction.atomic():
+            correction.save()
+            supersede_earlier(correction)
+    except Exception:
+        if correction.crop:
+            correction.crop.delete(save=False)
+        raise
+    return correction
 
 
 # --- what the clock does ----------------------------------------------------------------------------------
@@ -303,7 +315,8 @@ def expire_recognitions() -> int:
 
 
 def purge_query_images() -> int:
-    """Delete query images that were kept long enough; boxes and results stay. Frees Idempotency-Keys of yesterday.
+    """Delete query images that were kept long enough; boxes, results and the crops of corrections stay. Frees
+    Idempotency-Keys of yesterday.
 
     Returns:
         How many images were deleted.
@@ -317,6 +330,7 @@ def purge_query_images() -> int:
     purged = 0
     for recognition in old.only("pk", "image").iterator(chunk_size=500):
         purged += forget_query_image(recognition.pk)
+    drop_crops()
     return purged
 
 
@@ -325,6 +339,7 @@ def forget_query_image(recognition_id: UUID) -> bool:
     recognition = Recognition.objects.only("pk", "image").get(pk=recognition_id)
     if not recognition.image:
         return False
+    keep_crops_of(recognition)
     _drop_image(recognition)
     Recognition.objects.filter(pk=recognition_id).update(image="")
     return True

@@ -1,10 +1,10 @@
-"""Celery tasks of the checkout; settings route `recognise` and `echo` to the queue `recognition`."""
+"""Celery tasks of the checkout; settings route `recognise`, `echo` and `check_picture` to the queue `recognition`."""
 
 from uuid import UUID
 
 from celery import shared_task
 
-from backend.checkout import admission, services
+from backend.checkout import admission, picture_checks, review, services
 from backend.checkout.models import Recognition
 
 
@@ -22,6 +22,18 @@ def recognise_task(recognition_id: str, image: str, n_candidates: int, product_s
 def echo_task(signal_id: str) -> None:
     """Nothing but the way there and back: what web, broker and worker cost by themselves."""
     admission.signal(signal_id, {"state": "done"})
+
+
+@shared_task(name=picture_checks.CHECK_TASK)
+def check_picture_task(signal_id: str, product_id: int, box: list[float] | None) -> None:
+    """The picture itself waits in the broker."""
+    picture_checks.run_check(signal_id, product_id, box)
+
+
+@shared_task(name="checkout.check_corrections", expires=60)
+def check_corrections_task() -> None:
+    """Each minute: what the gallery says of corrections that are new to it."""
+    review.check_open_corrections()
 
 
 @shared_task(name="checkout.expire_recognitions", expires=60)

@@ -1,6 +1,5 @@
 """What a picture changes for its neighbours: the same as going through the whole gallery, before and after."""
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from backend.gallery.thresholds import search_settings
 from recognition.embedder import Embeddings
 from recognition.gallery import Entry
 from tests.backend.factories import make_product
+from tests.backend.gallery.searched import wait_until_searched
 
 PRODUCTS, PICTURES = 12, 5
 Row = tuple[int, int, np.ndarray]
@@ -50,18 +50,6 @@ def rows(generation) -> list[Row]:
     get_gallery(generation).upsert([Entry(pk, product, 1, vector, code) for pk, product, vector in rows])
     wait_until_searched(generation, [pk for pk, _, _ in rows])
     return rows
-
-
-def wait_until_searched(generation, ids: list[int]) -> None:
-    """A search sees a write soon, not at once (Bounded consistency)."""
-    anything = as_embedding(generation, make_vectors(generation, 1)[0])
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        found = get_gallery(generation).search(anything, search_settings(), limit=len(ids) + 100)[0]
-        if {match.reference_image_id for match in found} == set(ids):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"after 10 s {len(found)} entries of {len(ids)} are found")
 
 
 def as_embedding(generation, vector: np.ndarray) -> Embeddings:
