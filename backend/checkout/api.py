@@ -58,7 +58,7 @@ class CorrectionSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Correction
-        fields = ["id", "item", "box", "sku", "made_by", "created_at"]
+        fields = ["id", "item", "box", "sku", "made_by", "created_at", "state"]
 
 
 class AnsweredSerializer(RecognitionAnswerSerializer):

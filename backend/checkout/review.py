@@ -127,7 +127,7 @@ def accept(
     with transaction.atomic():
         locked = _lock(correction, ReviewState.OPEN)
         # Neither deleted nor retired until the picture stands.
-        product = Product.objects.select_for_update(no_key=True).filter(pk=locked.product_id).first()
+        product = Product.objects.select_for_update(no_key=True).filter(pk=locked.product_id or 0).first()
         if product is None or product.state != ProductState.ACTIVE:
             locked.product = product
             get_candidate_picture(locked)  # which says what is wrong

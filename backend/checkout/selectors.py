@@ -3,9 +3,14 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db.models import Count, Exists, F, Max, OuterRef, Q
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet
 
 from backend.checkout.models import Correction, ReviewState
+
+
+def list_corrections() -> QuerySet[Correction]:
+    """Corrections with what their review shows of them."""
+    return Correction.objects.select_related("recognition", "item", "product", "reference_image")
 
 
 class Confusion(NamedTuple):

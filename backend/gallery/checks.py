@@ -43,6 +43,7 @@ QUALITY = {
     "low-contrast": "the main body has hardly any contrast: it shows little that tells the product apart",
     "blurred": "the main body is blurred: hold the camera still, or focus anew",
 }
+FINDINGS = [*QUALITY, NEAR_DUPLICATE, CLOSER, WORSENS]
 
 
 @dataclass(frozen=True)
@@ -162,12 +163,11 @@ def check_picture(
     )
 
 
-def check_embedded(generation: Generation, image: ReferenceImage) -> list[Finding]:
+def check_embedded(generation: Generation, image: ReferenceImage) -> list[Finding] | None:
     """Judge a reference image that is embedded, as if it were not in the gallery yet. Needs no model.
 
     Returns:
-        What speaks against it, but for the quality that was found on enrolment (quality_findings); nothing while
-        this revision of it is not embedded.
+        What speaks against it; None while this revision of it is not embedded.
     Raises:
         GalleryUnavailable: Milvus does not answer.
     """
@@ -179,12 +179,12 @@ def check_embedded(generation: Generation, image: ReferenceImage) -> list[Findin
     )
     entries = get_gallery(generation).fetch([image.pk]) if row.exists() else []
     if not entries:
-        return []
+        return None
     embedding = Embeddings(entries[0].vector[None], entries[0].hash_code[None])
     crop = _crop_of(image, generation)
-    return _find_faults(
-        generation, image.product, _look(generation, image.product, crop, embedding, without=image.pk)
-    )
+    seen = _look(generation, image.product, crop, embedding, without=image.pk)
+    quality = [Finding(name, QUALITY[name]) for name in image.quality_findings if name in QUALITY]
+    return [*quality, *_find_faults(generation, image.product, seen)]
 
 
 def _main_body(
