@@ -43,6 +43,7 @@ MENU: list[tuple[str, list[tuple[str, str, str, str]]]] = [
                 "checkout.view_recognition",
             ),
             ("Corrections", "edit_note", "checkout_correction_changelist", "checkout.view_correction"),
+            ("Review", "fact_check", "checkout_correction_review", "checkout.review_correction"),
         ],
     ),
     (

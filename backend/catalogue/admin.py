@@ -314,10 +314,15 @@ class ProductAdmin(AuditedAdmin):
     def show_pictures(self, product: Product) -> list[ShownPicture]:
         return [ShownPicture(image) for image in list_reference_images(product)]
 
+    def get_check_url(self, product: Product) -> str:
+        """Where a picture is asked about before it is added; none here, for the catalogue knows no gallery."""
+        return ""
+
     def _pictures_context(self, request: HttpRequest, product: Product) -> dict[str, Any]:
         pictures = self.show_pictures(product)
         return {
             "product": product,
+            "check_url": self.get_check_url(product),
             "pictures": pictures,
             "n_waiting": sum(picture.state == "pending" for picture in pictures),
             "may_add_pictures": request.user.has_perm("catalogue.add_referenceimage"),

@@ -54,9 +54,7 @@ def add_reference_image(
         Problem: 409, the product has this picture already.
         ValidationError: the box is not inside the picture.
     """
-    sha256 = hashlib.sha256(data).hexdigest()
-    if product.reference_images.filter(sha256=sha256).exists():
-        raise _duplicate(product)
+    sha256 = refuse_duplicate(product, data)
     decoded = images.decode(data, image_limits(), longest_side=STORED_LONGEST_SIDE)
     height, width = decoded.pixels.shape[:2]
     if box is not None:
@@ -86,6 +84,18 @@ def add_reference_image(
             raise _duplicate(product) from error
         raise
     return image
+
+
+def refuse_duplicate(product: Product, data: bytes) -> str:
+    """The SHA-256 of a picture that the product does not have.
+
+    Raises:
+        Problem: 409, it has.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    if product.reference_images.filter(sha256=sha256).exists():
+        raise _duplicate(product)
+    return sha256
 
 
 def _duplicate(product: Product) -> Problem:

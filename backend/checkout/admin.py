@@ -23,24 +23,24 @@ from unfold.decorators import action, display
 
 from backend.catalogue.forms import PictureToBox
 from backend.catalogue.models import ProductSet
-from backend.catalogue.services import read_upload
-from backend.checkout import metrics, services
+from backend.catalogue.services import image_limits, read_upload
+from backend.checkout import metrics, product_admin, services  # noqa: F401  a product's page registers itself
 from backend.checkout.crops import decode_query_image
 from backend.checkout.display import RESULT_WORDS, ShownRecognition, show_recognition
 from backend.checkout.forms import MissedItemForm
-from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState
+from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState, ReviewState
 from backend.checkout.recogniser import get_serving
+from backend.checkout.review_admin import REVIEW, ReviewPages
 from backend.checkout.selectors import list_confusions
 from backend.common.admin import ReadOnlyAdmin, check_permission, label, private_file
 from backend.common.problems import Problem, problem_of, problem_response
+from backend.gallery.checks import FINDINGS
 from recognition import images
 from recognition.ranking import Result
 
 # A query image may be deleted any hour; the browser must not keep it much longer.
 QUERY_IMAGE_KEPT = timedelta(minutes=5)
 THUMBNAIL_SIDE = 320
-# Of the query image that an item's crop is cut from: a tenth of it is still as large as a list shows.
-CROPPED_FROM_SIDE = 640
 CONFUSIONS_SHOWN = 100
 
 STATE_LABELS = {
@@ -364,16 +364,45 @@ def _in_words(n: int, result: Result) -> str:
     )
 
 
+REVIEW_LABELS = {
+    ReviewState.OPEN: "warning",
+    ReviewState.ACCEPTED: "success",
+    ReviewState.REJECTED: "",
+    ReviewState.SUPERSEDED: "",
+}
+
+
+class FindingsFilter(DropdownFilter):
+    title = "findings"
+    parameter_name = "findings"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("none", "Without findings"), *((name, name.capitalize()) for name in FINDINGS)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Correction]) -> QuerySet[Correction]:
+        match self.value():
+            case None | "":
+                return queryset
+            case "none":
+                return queryset.filter(last_check__findings=[])
+        return queryset.filter(last_check__findings__contains=[{"finding": self.value()}])
+
+
 @admin.register(Correction)
-class CorrectionAdmin(ReadOnlyAdmin):
+class CorrectionAdmin(ReviewPages, ReadOnlyAdmin):
     """What was answered and what it really was: where products are confused, their pictures want looking at."""
 
     empty_note = "When an answer was wrong, say on its page what the item really was; it is then listed here."
-    list_display = ["crop", "answered", "really", "shown_recognition", "made_by", "created_at"]
+    list_display = [
+        "shown_crop", "answered", "really", "shown_state", "shown_findings", "shown_recognition", "made_by",
+        "created_at",
+    ]  # fmt: skip
     list_display_links = None
     list_select_related = ["item", "recognition", "product"]
+    list_filter = [("state", ChoicesDropdownFilter), FindingsFilter]
+    list_filter_submit = True
     ordering = ["-created_at"]
-    actions_list = ["show_confusions"]
+    actions_list = ["start_review", "show_confusions"]
     list_per_page = 50
     search_fields = ["sku", "item__sku", "item__name", "product__name", "made_by"]
     search_help_text = "Product, SKU or who corrected"
@@ -383,10 +412,23 @@ class CorrectionAdmin(ReadOnlyAdmin):
         return [path("<int:pk>/crop/", crop_view, name="checkout_correction_crop"), *super().get_urls()]
 
     def crop_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The box alone."""
         check_permission(request, "checkout.view_correction")
-        correction = get_object_or_404(Correction.objects.select_related("recognition"), pk=pk)
-        x1, y1, x2, y2 = correction.box
-        return _private_jpeg(_decode_small(correction.recognition, CROPPED_FROM_SIDE).crop((x1, y1, x2, y2)))
+        correction = get_object_or_404(Correction, pk=pk)
+        try:
+            with correction.crop.open("rb") as file:
+                whole = images.decode(file.read(), image_limits())
+        except (FileNotFoundError, ValueError) as error:
+            raise Http404("there is no crop of it") from error
+        x1, y1, x2, y2 = correction.crop_box or (0, 0, whole.width, whole.height)
+        return _private_jpeg(whole.crop((x1, y1, x2, y2)))
+
+    def has_review_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(REVIEW)
+
+    @action(description="Review", url_path="start-review", icon="fact_check", permissions=["review"])
+    def start_review(self, request: HttpRequest) -> HttpResponse:
+        return redirect("admin:checkout_correction_review")
 
     @action(
         description="Taken for each other",
@@ -406,13 +448,34 @@ class CorrectionAdmin(ReadOnlyAdmin):
         return TemplateResponse(request, "checkout/confusions.html", context)
 
     @display(description="Crop")
-    def crop(self, correction: Correction) -> SafeString | str:
-        if not correction.recognition.image:
+    def shown_crop(self, correction: Correction) -> SafeString | str:
+        if not correction.crop:
             return "deleted"
         return format_html(
             '<img class="ck-thumbnail" src="{}" alt="Crop of the item" loading="lazy">',
             reverse("admin:checkout_correction_crop", args=[correction.pk]),
         )
+
+    @display(description="Review", ordering="state")
+    def shown_state(self, correction: Correction) -> SafeString:
+        return format_html(
+            '<a href="{}" title="{}">{}</a>',
+            reverse("admin:checkout_correction_review_one", args=[correction.pk]),
+            "Review it" if correction.state == ReviewState.OPEN else f"By {correction.reviewed_by or '-'}",
+            label(correction.state, REVIEW_LABELS[ReviewState(correction.state)]),
+        )
+
+    @display(description="Findings")
+    def shown_findings(self, correction: Correction) -> SafeString | str:
+        check = correction.last_check
+        if not correction.sku:
+            return "-"
+        if check is None:
+            return "not checked yet"
+        if "problem" in check:
+            return label("no picture", "warning")
+        names = list(dict.fromkeys(one["finding"] for one in check["findings"]))
+        return SafeString(" ".join(label(name, "warning") for name in names)) if names else "none"
 
     @display(description="Recognition")
     def shown_recognition(self, correction: Correction) -> SafeString:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from backend.catalogue.models import Product, ProductState, ReferenceImage
 from backend.checkout.admin import summarise_items
-from backend.checkout.models import RecognisedItem, Recognition
+from backend.checkout.models import Correction, RecognisedItem, Recognition, ReviewState
 from backend.checkout.worker import count_recognition_workers
 from backend.common.admin import counted
 from backend.common.problems import engine_of
@@ -61,6 +61,7 @@ def fill_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, A
         attention += _catalogue_attention(ledger)
     if user.has_perm("checkout.view_recognition"):
         figures += _checkout_figures()
+        attention += _review_attention(request)
         latest = Recognition.objects.order_by("-created_at")[:N_LATEST]
         context["latest"] = [(recognition, summarise_items(recognition)) for recognition in latest]
     return context | {
@@ -129,6 +130,16 @@ def _serving_attention(generation: Generation | None) -> Iterator[Attention]:
     else:
         if n_workers == 0:
             yield Attention("No recognition worker is up: photos cannot be recognised now.")
+
+
+def _review_attention(request: HttpRequest) -> Iterator[Attention]:
+    n_open = Correction.objects.filter(state=ReviewState.OPEN).count()
+    if n_open and request.user.has_perm("checkout.review_correction"):
+        yield Attention(
+            f"Waiting for review: {counted(n_open, 'correction')}.",
+            reverse("admin:checkout_correction_review"),
+            "Review",
+        )
 
 
 def _catalogue_attention(ledger: dict[str, int]) -> Iterator[Attention]:

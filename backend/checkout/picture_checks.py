@@ -14,7 +14,7 @@ from celery import current_app
 from django.conf import settings
 
 from backend.catalogue.models import Product, check_box
-from backend.catalogue.services import STORED_LONGEST_SIDE, image_limits
+from backend.catalogue.services import STORED_LONGEST_SIDE, image_limits, refuse_duplicate
 from backend.checkout import admission
 from backend.common.broker import broker_client
 from backend.common.problems import Problem, problem_of
@@ -41,8 +41,9 @@ def check_upload(product: Product, data: bytes, box: Sequence[float] | None = No
     Raises:
         ImageRefused: the bytes are no picture, beyond the limits, or the main body is too small to be embedded.
         ValidationError: the box is not inside the picture.
-        Problem: as `ask`.
+        Problem: 409, the product has this very picture; as `ask`.
     """
+    refuse_duplicate(product, data)
     decoded = images.decode(data, image_limits(), longest_side=STORED_LONGEST_SIDE)
     height, width = decoded.pixels.shape[:2]
     across, along = width / decoded.width, height / decoded.height

@@ -300,7 +300,7 @@ def run_accept_job(job: Job, progress: Progress) -> None:
             problem = problem_of(error)
             if problem is None or engine_of(error) is not None:
                 raise
-            progress.fail(problem.detail, correction=pk)
+            progress.fail(problem.detail, file=f"correction {pk}")
             continue
         job.result["accepted"] = job.result.get("accepted", 0) + 1
         if accepted.reference_image_id is not None:

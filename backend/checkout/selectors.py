@@ -6,11 +6,26 @@ from typing import NamedTuple
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet
 
 from backend.checkout.models import Correction, ReviewState
+from backend.gallery.selectors import get_active_generation
 
 
 def list_corrections() -> QuerySet[Correction]:
     """Corrections with what their review shows of them."""
     return Correction.objects.select_related("recognition", "item", "product", "reference_image")
+
+
+def list_clean_corrections() -> QuerySet[Correction]:
+    """Open corrections to a product that the active generation was asked about, and nothing speaks against."""
+    generation = get_active_generation()
+    if generation is None:
+        return Correction.objects.none()
+    return (
+        Correction.objects.filter(
+            state=ReviewState.OPEN, last_check__generation=generation.pk, last_check__findings=[]
+        )
+        .exclude(sku="")
+        .order_by("pk")
+    )
 
 
 class Confusion(NamedTuple):

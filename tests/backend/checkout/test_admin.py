@@ -16,6 +16,7 @@ from PIL import Image
 from backend.catalogue.models import Product, ProductSet
 from backend.catalogue.services import add_reference_image
 from backend.checkout.admin import NO_PRODUCT, OTHER_PRODUCT
+from backend.checkout.crops import drop_crops
 from backend.checkout.display import explain, show_recognition
 from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState
 from backend.checkout.selectors import list_confusions
@@ -235,7 +236,9 @@ def test_corrections_stand_newest_first_each_with_its_crop(manager):
     assert cut.size == (40, 80), "the box of the item, (10, 10) to (50, 90)"
     assert make_staff("nobody").get(url).status_code == 403
     forget_query_image(recognition.pk)
-    assert manager.get(url).status_code == 404
+    assert manager.get(url).status_code == 200, "a correction keeps its crop"
+    drop_crops()
+    assert manager.get(url).status_code == 404, "but for one that is superseded"
     assert url not in manager.get(reverse("admin:checkout_correction_changelist")).content.decode()
 
 

@@ -1,4 +1,5 @@
 // A product's pictures: several are sent one by one, each with its progress; a refused one says why, the others stay.
+// Each is asked about first: one that something speaks against waits until a person says that it is to be added.
 // On the page of a new product the chosen files only show their names, for they travel with the form.
 import { makeDropZone, send } from "../common/upload.js";
 
@@ -38,22 +39,78 @@ async function addAll(files, input, list) {
   });
   let added = 0;
   for (const { file, item, bar } of waiting) {
-    const data = new FormData();
-    data.append("pictures", file);
-    const answer = await send(section.dataset.pictures, data, (share) => (bar.value = share));
-    if (answer.problem) {
-      item.replaceWith(line(`${file.name}: ${answer.problem}`, "ck-problem"));
-    } else {
-      added += 1;
-      item.remove();
-    }
+    const findings = await findFaults(file);
+    if (findings.length > 0) item.replaceWith(question(file, findings));
+    else if (await add(file, item, bar)) added += 1;
   }
   input.value = "";
-  if (added > 0) {
-    list.prepend(line(added === 1 ? "1 picture added." : `${added} pictures added.`, "ck-done"));
-    await refresh();
-    watch();
+  if (added > 0) await tellAdded(list, added);
+}
+
+/** What speaks against a picture; nothing where it cannot be asked: it is added then, as ever. */
+async function findFaults(file) {
+  if (!section.dataset.check) return [];
+  const { body, problem } = await send(section.dataset.check, formOf(file));
+  return problem ? [] : body.findings;
+}
+
+function formOf(file) {
+  const data = new FormData();
+  data.append("pictures", file);
+  return data;
+}
+
+/** Sends it; whether it was taken. `item` goes then, else it says why not. */
+async function add(file, item, bar) {
+  const answer = await send(section.dataset.pictures, formOf(file), (share) => (bar.value = share));
+  if (answer.problem) item.replaceWith(line(`${file.name}: ${answer.problem}`, "ck-problem"));
+  else item.remove();
+  return !answer.problem;
+}
+
+async function tellAdded(list, n) {
+  list.prepend(line(n === 1 ? "1 picture added." : `${n} pictures added.`, "ck-done"));
+  await refresh();
+  watch();
+}
+
+function question(file, findings) {
+  const item = line("", "ck-question");
+  const thumbnail = document.createElement("img");
+  thumbnail.src = URL.createObjectURL(file);
+  thumbnail.alt = "";
+  thumbnail.className = "ck-thumbnail";
+  thumbnail.addEventListener("load", () => URL.revokeObjectURL(thumbnail.src));
+  const told = document.createElement("div");
+  told.append(`${file.name} was not added yet:`);
+  for (const { finding, detail } of findings) {
+    const word = document.createElement("span");
+    word.className = "ck-label ck-warning";
+    word.textContent = finding;
+    const reason = document.createElement("p");
+    reason.append(word, ` ${detail}.`);
+    told.append(reason);
   }
+  const acts = document.createElement("p");
+  acts.className = "ck-acts";
+  const yes = button("Add it all the same", async () => {
+    acts.replaceChildren("Adding ...");
+    const list = item.parentElement;
+    if (await add(file, item, {})) await tellAdded(list, 1);
+  });
+  acts.append(yes, button("Leave it out", () => item.remove()));
+  told.append(acts);
+  item.append(thumbnail, told);
+  return item;
+}
+
+function button(text, act) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.className = "ck-button ck-plain";
+  made.textContent = text;
+  made.addEventListener("click", act);
+  return made;
 }
 
 async function refresh() {
