@@ -60,15 +60,21 @@ def get_candidate_picture(correction: Correction) -> tuple[Product, bytes]:
         Problem: 409: not-a-product; product-gone; product-retired; crop-gone.
     """
     if not correction.sku:
-        raise _conflict("not-a-product", "the correction says 'not a product', so there is no picture to it")
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "not-a-product",
+            "the correction says 'not a product', so there is no picture to it",
+        )
     product = correction.product
     if product is None:
-        raise _conflict(
+        raise Problem(
+            HTTPStatus.CONFLICT,
             "product-gone",
             f"product {correction.sku} was deleted; reject the correction, or correct the item anew",
         )
     if product.state != ProductState.ACTIVE:
-        raise _conflict(
+        raise Problem(
+            HTTPStatus.CONFLICT,
             "product-retired",
             f"product {product.sku} is retired and never answered; make it active again first, or reject the"
             " correction",
@@ -79,7 +85,8 @@ def get_candidate_picture(correction: Correction) -> tuple[Product, bytes]:
         with correction.crop.open("rb") as file:
             return product, file.read()
     except (FileNotFoundError, ValueError) as error:
-        raise _conflict(
+        raise Problem(
+            HTTPStatus.CONFLICT,
             "crop-gone",
             "the query image was deleted before a crop was kept of it, so nothing is left that could become a"
             " picture; reject the correction",
@@ -218,7 +225,8 @@ def _refuse_unless(correction: Correction, *states: ReviewState) -> None:
     if correction.state in states:
         return
     by = f" by {correction.reviewed_by}" if correction.reviewed_by else ""
-    raise _conflict(
+    raise Problem(
+        HTTPStatus.CONFLICT,
         "correction-state",
         f"the correction is {correction.state}{by}; this is possible only when it is {' or '.join(states)}",
     )
@@ -245,10 +253,6 @@ def _decide(
     correction.reference_image = reference_image
     correction.save()
     return correction
-
-
-def _conflict(code: str, detail: str) -> Problem:
-    return Problem(HTTPStatus.CONFLICT, code, detail)
 
 
 # --- many at once, in a worker ----------------------------------------------------------------------------
@@ -300,7 +304,7 @@ def run_accept_job(job: Job, progress: Progress) -> None:
             problem = problem_of(error)
             if problem is None or engine_of(error) is not None:
                 raise
-            progress.fail(problem.detail, file=f"correction {pk}")
+            progress.fail(problem.detail, where=f"correction {pk}")
             continue
         job.result["accepted"] = job.result.get("accepted", 0) + 1
         if accepted.reference_image_id is not None:
@@ -316,5 +320,7 @@ def _judge_clean(product: Product, picture: bytes, box: Sequence[float] | None) 
     """
     check = _judge_here(product, picture, box)
     if check["findings"]:
-        raise _conflict("has-findings", "; ".join(one["detail"] for one in check["findings"]))
+        raise Problem(
+            HTTPStatus.CONFLICT, "has-findings", "; ".join(one["detail"] for one in check["findings"])
+        )
     return check

@@ -23,6 +23,7 @@ from backend.catalogue.admin import ProductAdmin, ReferenceImageAdmin, ShownPict
 from backend.catalogue.models import Product, ReferenceImage
 from backend.common.admin import ReadOnlyAdmin, check_permission, counted, facts, label
 from backend.common.problems import Problem
+from backend.gallery.checks import check_embedded
 from backend.gallery.generations import RETIRABLE, retire
 from backend.gallery.models import (
     Embedding,
@@ -38,6 +39,7 @@ from backend.gallery.selectors import count_ledger, get_active_generation
 from backend.gallery.services import try_again
 from backend.jobs.admin import show_progress
 from backend.jobs.models import UNFINISHED
+from recognition.errors import GalleryUnavailable
 from recognition.index import IndexSettings, IndexType
 
 STATE_LABELS = {
@@ -160,8 +162,11 @@ class EnrolledReferenceImageAdmin(ReferenceImageAdmin):
     list_display = [*ReferenceImageAdmin.list_display, "shown_embedding"]
     list_filter = [*ReferenceImageAdmin.list_filter, EmbeddingFilter]
     actions = [*ReferenceImageAdmin.actions, "embed_again"]
-    readonly_fields = [*ReferenceImageAdmin.readonly_fields, "shown_embedding"]
-    fieldsets = [*ReferenceImageAdmin.fieldsets, ("Gallery", {"fields": ["shown_embedding"]})]
+    readonly_fields = [*ReferenceImageAdmin.readonly_fields, "shown_embedding", "shown_neighbours"]
+    fieldsets = [
+        *ReferenceImageAdmin.fieldsets,
+        ("Gallery", {"fields": ["shown_embedding", "shown_neighbours"]}),
+    ]
 
     @display(description="Embedding")
     def shown_embedding(self, image: ReferenceImage) -> SafeString | str:
@@ -170,6 +175,23 @@ class EnrolledReferenceImageAdmin(ReferenceImageAdmin):
             return "no gallery yet"
         state = label(row.state, STATE_LABELS[EmbeddingState(row.state)])
         return format_html("{} {}", state, row.error)
+
+    @display(description="What its neighbours say")
+    def shown_neighbours(self, image: ReferenceImage) -> SafeString | str:
+        """Asked when it is looked at, for it changes with every picture that comes or goes."""
+        generation = get_active_generation()
+        try:
+            findings = None if generation is None else check_embedded(generation, image)
+        except GalleryUnavailable:
+            return "Milvus does not answer"
+        if findings is None:
+            return "not embedded yet"
+        told = [one for one in findings if one.finding not in image.quality_findings]
+        if not told:
+            return "nothing against it"
+        return format_html_join(
+            "", "<p>{} {}.</p>", ((label(one.finding, "warning"), one.detail) for one in told)
+        )
 
     @admin.action(description="Try failed pictures again", permissions=["change"])
     def embed_again(self, request: HttpRequest, images: QuerySet[ReferenceImage]) -> None:

@@ -25,6 +25,8 @@ from recognition.embedder import Embeddings
 from recognition.gallery import Match
 from recognition.images import Box, DecodedImage, ImageLimits
 
+Pixels = NDArray[np.uint8]
+
 NEAR_DUPLICATE = "near-duplicate"
 CLOSER = "closer-to-another-product"
 WORSENS = "worsens-neighbours"
@@ -145,7 +147,7 @@ def check_picture(
     chosen, source = _main_body(decoded, box)
     crop = decoded.crop(chosen, generation.crop_margin)
     embedding = get_embedder(generation.embedder).embed([crop])
-    seen = _look(generation, product, crop, embedding)
+    seen = _look(generation, product, decoded.pixels, crop, embedding)
     quality = (Finding(name, QUALITY[name]) for name in images.quality_findings(crop))
     return PictureCheck(
         generation=generation.pk,
@@ -181,8 +183,7 @@ def check_embedded(generation: Generation, image: ReferenceImage) -> list[Findin
     if not entries:
         return None
     embedding = Embeddings(entries[0].vector[None], entries[0].hash_code[None])
-    crop = _crop_of(image, generation)
-    seen = _look(generation, image.product, crop, embedding, without=image.pk)
+    seen = _look(generation, image.product, *_open(image, generation), embedding, without=image.pk)
     quality = [Finding(name, QUALITY[name]) for name in image.quality_findings if name in QUALITY]
     return [*quality, *_find_faults(generation, image.product, seen)]
 
@@ -204,14 +205,14 @@ def _main_body(
     return (x1, y1, x2, y2), BoxSource.DETECTOR
 
 
-def _crop_of(image: ReferenceImage, generation: Generation) -> NDArray[np.uint8]:
+def _open(image: ReferenceImage, generation: Generation) -> tuple[Pixels, Pixels]:
+    """A stored picture and its crop, small."""
     with image.image.open("rb") as file:
         small = images.decode(file.read(), STORED, longest_side=COMPARED_FROM_SIDE)
     whole: Box = (0.0, 0.0, float(image.width), float(image.height))
     box: Box = whole if image.box is None else (image.box[0], image.box[1], image.box[2], image.box[3])
-    return DecodedImage(small.pixels, image.width, image.height, small.format).crop(
-        box, generation.crop_margin
-    )
+    full = DecodedImage(small.pixels, image.width, image.height, small.format)
+    return small.pixels, full.crop(box, generation.crop_margin)
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,8 @@ class _Seen:
 def _look(
     generation: Generation,
     product: Product,
-    crop: NDArray[np.uint8],
+    whole: Pixels,
+    crop: Pixels,
     embedding: Embeddings,
     without: int | None = None,
 ) -> _Seen:
@@ -269,17 +271,21 @@ def _look(
         effect,
         own,
         other,
-        tuple(match for match in effect.matches[:COMPARED] if _repeats(match, crop, generation)),
+        tuple(match for match in effect.matches[:COMPARED] if _repeats(match, whole, crop, generation)),
         {pk: (sku, name) for pk, sku, name in rows},
     )
 
 
-def _repeats(match: Match, crop: NDArray[np.uint8], generation: Generation) -> bool:
+def _repeats(match: Match, whole: Pixels, crop: Pixels, generation: Generation) -> bool:
+    """Whether a picture of the gallery is the same shot: as a whole, for its box may be another, or in its crop."""
     image = ReferenceImage.objects.filter(pk=match.reference_image_id).first()
+    if image is None:
+        return False
     try:
-        return image is not None and are_near_duplicates(crop, _crop_of(image, generation))
+        stored, stored_crop = _open(image, generation)
     except FileNotFoundError:
         return False  # deleted this moment
+    return are_near_duplicates(whole, stored) or are_near_duplicates(crop, stored_crop)
 
 
 def _find_faults(generation: Generation, product: Product, seen: _Seen) -> list[Finding]:

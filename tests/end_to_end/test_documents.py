@@ -57,7 +57,12 @@ def test_the_api_page_can_be_pasted_and_refuses_what_it_says(live_service, tmp_p
     statuses = re.compile(r"HTTP/1.1 (\d+)")  # a body ends without a new line
     assert statuses.findall(pasted) == statuses.findall(documented)
     assert all(code in pasted for code in re.findall(r'"code": "([\w-]+)"', API))
-    details = [detail for detail in re.findall(r'"detail": "([^"]+)"', API) if "(recognition " not in detail]
+    # Ids differ from run to run, and similarities from model to model.
+    details = [
+        detail
+        for detail in re.findall(r'"detail": "([^"]+)"', API)
+        if not re.search(r"\(recognition |is nearer \(|as picture \d|would find this one", detail)
+    ]
     assert len(details) > 5
     assert all(detail in pasted for detail in details)
     assert all(reason in pasted for reason in re.findall(r'"reason": "([^"]+)"', API))

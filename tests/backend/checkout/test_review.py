@@ -281,7 +281,7 @@ def test_many_are_accepted_by_a_job_that_stops_at_none(generation, wrong):
     states = dict(Correction.objects.filter(pk__in=pks).values_list("pk", "state"))
     # What was answered wrongly is nearer to another product by its nature: that one wants a person.
     assert states[wrong.pk] == states[gone.pk] == ReviewState.OPEN
-    told = {failure["file"]: failure["reason"] for failure in job.failures}
+    told = {failure["where"]: failure["reason"] for failure in job.failures}
     assert "is nearer" in told[f"correction {wrong.pk}"]
     assert "was deleted" in told[f"correction {gone.pk}"]
     if states[clean.pk] == ReviewState.ACCEPTED:
