@@ -96,6 +96,7 @@ def test_what_a_client_really_asks_is_answered_as_the_document_says(document, li
     ask("GET", images + "/{image_id}", 200, image)
     ask("GET", images + "/{image_id}/file", 200, image)
     ask("GET", images + "/{image_id}/embedding", 200, image)
+    ask("GET", images + "/{image_id}/findings", 200, image)
     ask("POST", f"{api}/product-sets", 201, json={"slug": slug, "name": "Documented"})
     ask("GET", f"{api}/product-sets", 200)
     members = f"{api}/product-sets/{{slug}}/products"
@@ -107,7 +108,18 @@ def test_what_a_client_really_asks_is_answered_as_the_document_says(document, li
     recognition = {"recognition_id": found["id"]}
     expired = expire(live_service, ask("POST", f"{api}/recognitions", 201, files=photo)["id"])
     corrections = f"{api}/recognitions/{{recognition_id}}/corrections"
-    ask("POST", corrections, 201, recognition, json={"item": 1, "sku": sku})
+    correction = {
+        "correction_id": ask("POST", corrections, 201, recognition, json={"item": 1, "sku": sku})["id"]
+    }
+    review = f"{api}/corrections/{{correction_id}}"
+    ask("GET", f"{api}/corrections", 200)
+    ask("POST", f"{review}/check", 200, correction)
+    ask("GET", review, 200, correction)
+    ask("GET", f"{review}/crop", 200, correction)
+    ask("POST", f"{review}/accept", 200, correction, json={"force": True, "note": "documented"})
+    ask("POST", f"{review}/undo", 200, correction)
+    ask("POST", f"{review}/reject", 200, correction, json={})
+    ask("POST", f"{images}/check", 200, {"sku": sku}, files={"image": photo["image"]}, data={})
     ask("POST", corrections, 201, recognition, json={"sku": sku, "box": [0, 0, 9, 9]})
     ask("GET", f"{api}/recognitions/{{recognition_id}}", 200, recognition)
     ask("GET", f"{api}/recognitions/{{recognition_id}}", 200, {"recognition_id": expired})
