@@ -12,7 +12,7 @@ import numpy as np
 
 from backend.catalogue.models import ProductState, ReferenceImage
 from recognition.embedder import Embeddings
-from recognition.gallery import Gallery, Match, SearchSettings
+from recognition.gallery import Entry, Gallery, Match, SearchSettings
 
 # The new picture's nearest pictures, each of which is asked what it finds now.
 NEIGHBOURS = 100
@@ -163,30 +163,41 @@ def _first_found(
     gallery: Gallery, pictures: Sequence[Match], how: SearchSettings, without: int | None
 ) -> Mapping[int, Match]:
     """What each of these pictures finds first now, itself left out; those that find nothing are left out."""
-    entries = gallery.fetch([match.reference_image_id for match in pictures])
     first: dict[int, Match] = {}
-    waiting = entries
+    waiting = gallery.fetch([match.reference_image_id for match in pictures])
     # Most need their few nearest. Whoever stands among many that may not be answered is asked once more.
     for limit in (FIRST_FEW, how.matches):
-        found: dict[int, list[Match]] = {}
-        for start in range(0, len(waiting), SEARCH_BATCH):
-            batch = waiting[start : start + SEARCH_BATCH]
-            queries = Embeddings(
-                np.stack([entry.vector for entry in batch]), np.stack([entry.hash_code for entry in batch])
-            )
-            for entry, matches in zip(batch, gallery.search(queries, how, limit=limit), strict=True):
-                left_out = (entry.reference_image_id, without)
-                found[entry.reference_image_id] = [
-                    match for match in matches if match.reference_image_id not in left_out
-                ]
-        shown = _products_of(list({one.reference_image_id for matches in found.values() for one in matches}))
+        found = _search_each(gallery, waiting, how, limit)
+        shown = _products_of([one.reference_image_id for matches in found.values() for one in matches])
         for reference_image_id, matches in found.items():
             answerable = [
                 Match(one.reference_image_id, shown[one.reference_image_id], one.similarity)
                 for one in matches
                 if one.reference_image_id in shown
+                and one.reference_image_id not in (reference_image_id, without)
             ]
             if answerable:
                 first[reference_image_id] = min(answerable, key=lambda one: (-one.similarity, one.product_id))
-        waiting = [entry for entry in waiting if entry.reference_image_id not in first and len(entries) > 1]
+        waiting = [
+            entry
+            for entry in waiting
+            if entry.reference_image_id not in first and len(found[entry.reference_image_id]) >= limit
+        ]
+        if not waiting:
+            break
     return first
+
+
+def _search_each(
+    gallery: Gallery, entries: Sequence[Entry], how: SearchSettings, limit: int
+) -> dict[int, list[Match]]:
+    """The matches of each entry, itself among them."""
+    found: dict[int, list[Match]] = {}
+    for start in range(0, len(entries), SEARCH_BATCH):
+        batch = entries[start : start + SEARCH_BATCH]
+        queries = Embeddings(
+            np.stack([entry.vector for entry in batch]), np.stack([entry.hash_code for entry in batch])
+        )
+        matches = gallery.search(queries, how, limit=limit)
+        found |= {entry.reference_image_id: own for entry, own in zip(batch, matches, strict=True)}
+    return found

@@ -17,6 +17,7 @@ from tests.live import LiveService
 __all__ = ["browser"]
 
 WITHIN_SECONDS = 60
+SOON_MS = 20_000  # a page that waits for a worker, on a busy machine
 
 
 def call(service: LiveService, method: str, path: str, wanted: int, **body):
@@ -99,29 +100,33 @@ def test_corrections_are_reviewed_by_key(
     third = correct(live_service, recognise, make_picture(4_003, size=(300, 300)), product)
     with open_admin(browser, live_service, "manager") as page:
         page.get_by_role("link", name="Review", exact=True).first.click()
-        expect(page.get_by_text("1 of 3 that wait")).to_be_visible()
-        expect(page.get_by_text("this would be its first")).to_be_visible()
-        expect(page.locator("[data-check]")).to_contain_text("blurred")
-        expect(page.get_by_role("img", name="Crop of the query image")).to_be_visible()
+        expect(page.get_by_text("1 of 3 that wait")).to_be_visible(timeout=SOON_MS)
+        expect(page.get_by_text("this would be its first")).to_be_visible(timeout=SOON_MS)
+        expect(page.locator("[data-check]")).to_contain_text("blurred", timeout=SOON_MS)
+        expect(page.get_by_role("img", name="Crop of the query image")).to_be_visible(timeout=SOON_MS)
 
         page.keyboard.press("s")
-        expect(page.get_by_text("No picture comes of it")).to_be_visible()
+        expect(page.get_by_text("No picture comes of it")).to_be_visible(timeout=SOON_MS)
         page.keyboard.press("r")
-        expect(page).to_have_url(review_url(live_service, third))
+        expect(page).to_have_url(review_url(live_service, third), timeout=SOON_MS)
         page.goto(review_url(live_service, first))
         page.keyboard.press("a")
-        expect(page).to_have_url(review_url(live_service, third))
+        expect(page).to_have_url(review_url(live_service, third), timeout=SOON_MS)
         wait_until_nearest(recognise, like, product)
 
         # The last decision is taken back by key, and the picture goes.
         page.keyboard.press("u")
-        expect(page.get_by_text(f"Correction {first} to {product} is open again.")).to_be_visible()
+        expect(page.get_by_text(f"Correction {first} to {product} is open again.")).to_be_visible(
+            timeout=SOON_MS
+        )
         wait_until_nearest(recognise, like, product, wanted=False)
         page.keyboard.press("r")
-        expect(page.get_by_text("1 of 1 that wait")).to_be_visible()
+        expect(page.get_by_text("1 of 1 that wait")).to_be_visible(timeout=SOON_MS)
         page.keyboard.press("r")
-        expect(page.get_by_role("heading", name="No correction waits for review")).to_be_visible()
-        expect(page.locator(".ck-lately li").first).to_contain_text("rejected")
+        expect(page.get_by_role("heading", name="No correction waits for review")).to_be_visible(
+            timeout=SOON_MS
+        )
+        expect(page.locator(".ck-lately li").first).to_contain_text("rejected", timeout=SOON_MS)
     states = {
         row["id"]: row["state"]
         for row in call(live_service, "GET", "corrections?page_size=500", 200)["results"]
@@ -154,26 +159,32 @@ def test_what_makes_others_worse_is_shown_with_them_and_wants_a_reason(
         page.goto(review_url(live_service, correction))
         check = page.locator("[data-check]")
         expect(check).to_contain_text("worsens-neighbours", timeout=WITHIN_SECONDS * 1000)
-        expect(check).to_contain_text(f"{product} Looped {product} would find this one first")
-        expect(check.get_by_role("heading", name="be answered wrong")).to_be_visible()
+        expect(check).to_contain_text(
+            f"{product} Looped {product} would find this one first", timeout=SOON_MS
+        )
+        expect(check.get_by_role("heading", name="be answered wrong")).to_be_visible(timeout=SOON_MS)
         page.set_viewport_size(PHONE)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= PHONE["width"], f"the page is {width} pixels wide"
         page.set_viewport_size(DESKTOP)
 
         page.keyboard.press("a")
-        expect(page.get_by_role("alert")).to_contain_text("reject it, or accept it all the same and say why")
+        expect(page.get_by_role("alert")).to_contain_text(
+            "reject it, or accept it all the same and say why", timeout=SOON_MS
+        )
         page.get_by_role("button", name="Accept all the same").click()
-        expect(page.get_by_role("alert")).to_contain_text("Found no note")
+        expect(page.get_by_role("alert")).to_contain_text("Found no note", timeout=SOON_MS)
         page.get_by_label("say why").fill("the pack changed")
         page.get_by_label("say why").press("Enter")
-        expect(page.get_by_role("heading", name="No correction waits for review")).to_be_visible()
-        expect(page.locator(".ck-lately li").first).to_contain_text("accepted")
+        expect(page.get_by_role("heading", name="No correction waits for review")).to_be_visible(
+            timeout=SOON_MS
+        )
+        expect(page.locator(".ck-lately li").first).to_contain_text("accepted", timeout=SOON_MS)
         page.locator(".ck-lately li").first.get_by_role("button", name="Undo").click()
-        expect(page.get_by_text("is open again")).to_be_visible()
+        expect(page.get_by_text("is open again")).to_be_visible(timeout=SOON_MS)
         reject(page)
 
 
 def reject(page: Page) -> None:
     page.get_by_role("button", name="Reject").click()
-    expect(page.get_by_role("heading", name="No correction waits for review")).to_be_visible()
+    expect(page.get_by_role("heading", name="No correction waits for review")).to_be_visible(timeout=SOON_MS)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from backend.catalogue.models import Product, ReferenceImage
+from backend.gallery import neighbours
 from backend.gallery.loading import get_gallery
 from backend.gallery.neighbours import Effect, find_effect, find_nearest_of_product
 from backend.gallery.thresholds import search_settings
@@ -118,8 +119,10 @@ def test_a_picture_that_is_there_is_judged_as_if_it_were_not(generation, rows):
         assert pk not in {match.reference_image_id for match in effect.matches}
 
 
-def test_what_may_not_be_answered_neither_suffers_nor_hides(generation, rows):
-    """Retired products, and entries of pictures that are gone, are in Milvus still."""
+@pytest.mark.parametrize("first_few", [neighbours.FIRST_FEW, 2])
+def test_what_may_not_be_answered_neither_suffers_nor_hides(generation, rows, monkeypatch, first_few):
+    """Retired products, and entries of pictures that are gone, are in Milvus still, and may be all of the nearest."""
+    monkeypatch.setattr(neighbours, "FIRST_FEW", first_few)
     retired = rows[0][1]
     Product.objects.filter(pk=retired).update(state="retired")
     gone = rows[PICTURES][0]
