@@ -1,5 +1,5 @@
 """The generation that the gallery's tests use, for those here that recognise and enrol."""
 
-from tests.backend.gallery.conftest import dropped_at_the_end, generation
+from tests.backend.gallery.conftest import generation
 
-__all__ = ["dropped_at_the_end", "generation"]
+__all__ = ["generation"]
