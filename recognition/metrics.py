@@ -1,11 +1,17 @@
-"""How good a search is: exact search as the reference line, and the figures that judge any ranking.
+"""How good a search is: exact search as the reference line, and the figures that judge rankings, answers and baskets.
 
 The protocol: each query's embedding against all embeddings of the gallery, the query itself left out where it is one of
 them. Recall@k asks for a right product among the k nearest products, whatever the number of their pictures; average
 precision looks at pictures: over the whole gallery for exact search, over the nearest R = 100 for an index.
+
+Open set: queries may show what the gallery lacks. *Known* queries have a right answer, *strangers* have none; what is
+judged is the best candidate's similarity, or another score of which more is surer. A basket is judged as the RPC
+benchmark does.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +19,10 @@ from numpy.typing import NDArray
 # Cells of one comparison: at most 256 queries x 8,192 gallery rows, some 60 MB with all that is held meanwhile.
 QUERIES_AT_ONCE = 256
 GALLERY_BLOCK = 8_192
+
+# Bins of a reliability curve, of equal width.
+CALIBRATION_BINS = 15
+RESAMPLES = 1_000
 
 _LOW_HALF = np.uint64(0xFFFF_FFFF)
 _SIGN = np.uint32(0x8000_0000)
@@ -188,3 +198,250 @@ def mean_average_precision(ranked_relevant: NDArray[np.bool_], n_relevant: NDArr
     if not len(ranked_relevant):
         raise ValueError("mean average precision of 0 queries; wanted one at least")
     return float(average_precision(ranked_relevant, n_relevant).mean())
+
+
+# --- open set ---------------------------------------------------------------------------------------------
+def auroc(known: NDArray[np.float64], strangers: NDArray[np.float64]) -> float:
+    """The probability that a known query scores above a stranger, ties counting half: the area under the ROC curve.
+
+    Args:
+        known: (N,) scores.
+        strangers: (M,) scores.
+    Raises:
+        ValueError: there is none of a kind.
+    """
+    _wants_both(known, strangers)
+    sorted_strangers = np.sort(strangers)
+    below = np.searchsorted(sorted_strangers, known, side="left")
+    not_above = np.searchsorted(sorted_strangers, known, side="right")
+    return float((below + not_above).mean() / (2 * len(strangers)))
+
+
+def false_positive_rate(
+    known: NDArray[np.float64], strangers: NDArray[np.float64], true_positive_rate: float = 0.95
+) -> float:
+    """The share of strangers that reach the highest score which so large a share of the known reach.
+
+    Raises:
+        ValueError: there is none of a kind, or the rate is not above 0 and at most 1.
+    """
+    _wants_both(known, strangers)
+    if not 0 < true_positive_rate <= 1:
+        raise ValueError(f"true positive rate is {true_positive_rate}; wanted more than 0, at most 1")
+    reached_by = math.ceil(round(true_positive_rate * len(known), 9))
+    threshold = np.sort(known)[::-1][reached_by - 1]
+    return float((strangers >= threshold).mean())
+
+
+def identification_rate(
+    known: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    strangers: NDArray[np.float64],
+    false_accepts: float,
+) -> float | None:
+    """Detection and identification rate at a rate of false accepts: the share of known queries that are answered
+    rightly at rank 1 by a score that no more than this share of the strangers reach.
+
+    P. J. Phillips, P. Grother, R. Micheals, "Evaluation Methods in Face Recognition", in *Handbook of Face
+    Recognition*, 2nd edition, 2011, chapter 21: open-set identification.
+
+    Args:
+        known: (N,) scores.
+        right: (N,) whether the best candidate is the right one.
+        strangers: (M,) scores.
+        false_accepts: 0..1.
+    Returns:
+        0..1; None where the strangers are too few to tell the rate, fewer than 1 / false_accepts.
+    Raises:
+        ValueError: there is none of a kind.
+    """
+    _wants_both(known, strangers)
+    allowed = math.floor(round(false_accepts * len(strangers), 9))
+    if allowed < 1:
+        return None
+    descending = np.sort(strangers)[::-1]
+    surpassed = known > descending[allowed] if allowed < len(descending) else np.ones(len(known), np.bool_)
+    return float((surpassed & right).mean())
+
+
+def _wants_both(known: NDArray[np.float64], strangers: NDArray[np.float64]) -> None:
+    if not len(known) or not len(strangers):
+        raise ValueError(
+            f"{len(known)} known queries and {len(strangers)} strangers; wanted one of each at least"
+        )
+
+
+def risk_coverage(
+    score: NDArray[np.float64], right: NDArray[np.bool_], weight: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How many of the answers are wrong when only those with the highest scores are given.
+
+    Y. Geifman, R. El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017.
+
+    Args:
+        score: (N,).
+        right: (N,).
+        weight: (N,) of each answer; None for 1.
+    Returns:
+        Coverage, the share of all that is answered, rising to 1; and risk, the share of the answered that is wrong. A
+        point for each distinct score: equal ones are answered together.
+    """
+    weights = np.ones(len(score)) if weight is None else weight
+    order = np.argsort(-score, kind="stable")
+    answered = np.cumsum(weights[order])
+    wrong = np.cumsum((weights * ~right)[order])
+    last_of_equal = np.append(np.diff(score[order]) != 0, True)[: len(score)]
+    return answered[last_of_equal] / weights.sum(), wrong[last_of_equal] / answered[last_of_equal]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability curve: the answers sorted into CALIBRATION_BINS of equal width by their confidence.
+
+    Attributes:
+        confidence: (B,) mean of each bin that is not empty, rising.
+        accuracy: (B,) share of the bin's answers that are right.
+        share: (B,) of all answers that lie in it; they sum to 1.
+    """
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: by how much confidence and accuracy differ, over all answers.
+
+        C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+        """
+        return float(self.share @ np.abs(self.confidence - self.accuracy))
+
+
+def reliability(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], weight: NDArray[np.float64] | None = None
+) -> Reliability:
+    """The reliability curve of N answers.
+
+    Args:
+        confidence: (N,), 0..1.
+        right: (N,).
+        weight: (N,) of each answer; None for 1.
+    """
+    weights = np.ones(len(confidence)) if weight is None else weight
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+    total, sure, good = (
+        np.bincount(bins, of, minlength=CALIBRATION_BINS)
+        for of in (weights, weights * confidence, weights * right)
+    )
+    there = total > 0
+    return Reliability(sure[there] / total[there], good[there] / total[there], total[there] / total.sum())
+
+
+def bootstrap_interval(
+    figure: Callable[[NDArray[np.intp]], float],
+    groups: NDArray[np.int64],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The 95 % interval of a figure, by drawing whole groups of queries anew, with replacement.
+
+    The percentile interval of the cluster bootstrap (A. C. Davison, D. V. Hinkley, *Bootstrap Methods and their
+    Application*, 1997, sections 3.8 and 5.3): queries of one product are no independent witnesses.
+
+    Args:
+        figure: of the rows of the queries that were drawn; a row may come more than once.
+        groups: (N,) of each query, such as its product.
+    Returns:
+        Low and high. Draws by which the figure is not-a-number do not count; with none left, both are.
+    """
+    _, of = np.unique(groups, return_inverse=True)
+    order = np.argsort(of, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(of))[:-1])
+    random = np.random.default_rng(seed)
+    found = np.array(
+        [
+            figure(np.concatenate([members[one] for one in random.integers(len(members), size=len(members))]))
+            for _ in range(resamples)
+        ]
+    )
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return math.nan, math.nan
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def bootstrap_interval_of_mean(
+    values: NDArray[np.float64], groups: NDArray[np.int64], *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """As `bootstrap_interval` with the mean of `values`, (N,), in a fraction of the time; the draws are the same."""
+    _, of = np.unique(groups, return_inverse=True)
+    n_of, sum_of = np.bincount(of), np.bincount(of, values)
+    random = np.random.default_rng(seed)
+    drawn = random.integers(len(n_of), size=(resamples, len(n_of)))
+    low, high = np.quantile(sum_of[drawn].sum(axis=1) / n_of[drawn].sum(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+# --- baskets ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class BasketFigures:
+    """How good baskets are, as the RPC benchmark judges them.
+
+    X.-S. Wei, Q. Cui, L. Yang, P. Wang, L. Liu, "RPC: A Large-Scale Retail Product Checkout Dataset", 2019.
+
+    Attributes:
+        checkout_accuracy: cAcc, share of baskets that are right to the piece.
+        average_counting_distance: ACD, pieces too many or too few a basket.
+        mean_category_counting_distance: mCCD, pieces too many or too few of a product for each of its pieces, over the
+            products.
+        mean_category_iou: mCIoU, of each product the lesser of the two counts by the greater, over the products.
+    """
+
+    checkout_accuracy: float
+    average_counting_distance: float
+    mean_category_counting_distance: float
+    mean_category_iou: float
+
+
+def basket_figures(
+    truth: Sequence[Mapping[str, int]], answered: Sequence[Mapping[str, int]]
+) -> BasketFigures:
+    """Compare N baskets with what really lay there.
+
+    With n_ik pieces of product k in basket i, m_ik answered, d_ik = |m_ik - n_ik|, over N baskets and K products:
+
+    - cAcc = share of the baskets with sum_k d_ik = 0,
+    - ACD = 1 / N * sum_i sum_k d_ik,
+    - mCCD = 1 / K * sum_k (sum_i d_ik / sum_i n_ik),
+    - mCIoU = 1 / K * sum_k (sum_i min(n_ik, m_ik) / sum_i max(n_ik, m_ik)).
+
+    The K products are those that lie in any of the baskets; of others there is no share, and their pieces count in
+    cAcc and ACD alone.
+
+    Args:
+        truth: of each basket pieces by SKU.
+        answered: likewise.
+    Raises:
+        ValueError: there is no basket, they are not as many, or none of them holds anything.
+    """
+    pieces = sum(sum(one.values()) for one in truth)
+    if len(truth) != len(answered) or not pieces:
+        raise ValueError(
+            f"{len(truth)} baskets with {pieces} pieces, {len(answered)} answered; wanted as many, and a piece"
+        )
+    skus = sorted({sku for one in (*truth, *answered) for sku, n in one.items() if n})
+    really, said = (
+        np.array([[one.get(sku, 0) for sku in skus] for one in baskets]) for baskets in (truth, answered)
+    )
+    distance = np.abs(said - really)
+    lain = really.sum(axis=0) > 0
+    return BasketFigures(
+        checkout_accuracy=float((distance.sum(axis=1) == 0).mean()),
+        average_counting_distance=float(distance.sum(axis=1).mean()),
+        mean_category_counting_distance=float((distance.sum(axis=0)[lain] / really.sum(axis=0)[lain]).mean()),
+        mean_category_iou=float(
+            (np.minimum(really, said).sum(axis=0)[lain] / np.maximum(really, said).sum(axis=0)[lain]).mean()
+        ),
+    )

@@ -10,12 +10,20 @@ from numpy.typing import NDArray
 from recognition.metrics import (
     GALLERY_BLOCK,
     QUERIES_AT_ONCE,
+    auroc,
     average_precision,
+    basket_figures,
+    bootstrap_interval,
+    bootstrap_interval_of_mean,
     exact_hash_search,
     exact_search,
+    false_positive_rate,
+    identification_rate,
     mean_average_precision,
     nearest_products,
     recall_at_k,
+    reliability,
+    risk_coverage,
 )
 
 
@@ -159,3 +167,160 @@ def test_figures_of_no_query_are_refused() -> None:
         recall_at_k(np.zeros((0, 5), bool), 1)
     with pytest.raises(ValueError, match="0 queries"):
         mean_average_precision(np.zeros((0, 5), bool), np.zeros(0, int))
+
+
+scores = arrays.arrays(np.float64, st.integers(1, 8), elements=st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.8]))
+
+
+class TestOpenSet:
+    @given(scores, scores)
+    def test_auroc_is_the_share_of_pairs_in_order(
+        self, known: NDArray[np.float64], strangers: NDArray[np.float64]
+    ) -> None:
+        pairs = [(one > other) + (one == other) / 2 for one in known for other in strangers]
+        assert auroc(known, strangers) == pytest.approx(sum(pairs) / len(pairs))
+
+    @given(scores, scores, st.sampled_from([0.5, 0.95, 1.0]))
+    def test_false_positive_rate_equals_its_definition(
+        self, known: NDArray[np.float64], strangers: NDArray[np.float64], rate: float
+    ) -> None:
+        threshold = max(one for one in known if (known >= one).mean() >= rate)
+        assert false_positive_rate(known, strangers, rate) == (strangers >= threshold).mean()
+
+    @given(scores, scores, st.sampled_from([0.1, 0.34, 0.5]), st.data())
+    def test_identification_rate_equals_its_definition(
+        self,
+        known: NDArray[np.float64],
+        strangers: NDArray[np.float64],
+        rate: float,
+        data: st.DataObject,
+    ) -> None:
+        right = data.draw(arrays.arrays(np.bool_, len(known)))
+        wanted = None
+        if rate * len(strangers) >= 1:
+            # Of all thresholds that keep the rate the one that lets most through: just above a stranger, or below all.
+            tried = [np.nextafter(one, 2) for one in strangers] + [-1.0]
+            wanted = max(
+                sum(s >= t and r for s, r in zip(known, right, strict=True)) / len(known)
+                for t in tried
+                if (strangers >= t).mean() <= rate
+            )
+        assert identification_rate(known, right, strangers, rate) == wanted
+
+    def test_too_few_strangers_tell_no_rate(self) -> None:
+        known, right = np.array([0.9]), np.array([True])
+        assert identification_rate(known, right, np.full(99, 0.1), 0.01) is None
+        assert identification_rate(known, right, np.full(100, 0.1), 0.01) == 1.0
+
+    def test_one_kind_alone_is_refused(self) -> None:
+        some, none = np.array([0.5]), np.zeros(0)
+        for figure in (auroc, false_positive_rate):
+            with pytest.raises(ValueError, match="1 known queries and 0 strangers"):
+                figure(some, none)
+        with pytest.raises(ValueError, match="true positive rate is 0"):
+            false_positive_rate(some, some, 0)
+
+    @given(scores, st.data())
+    def test_risk_and_coverage_equal_their_definition(
+        self, sure: NDArray[np.float64], data: st.DataObject
+    ) -> None:
+        right = data.draw(arrays.arrays(np.bool_, len(sure)))
+        weight = data.draw(arrays.arrays(np.float64, len(sure), elements=st.sampled_from([1.0, 2.5])))
+        coverage, risk = risk_coverage(sure, right, weight)
+        wanted = []
+        for threshold in sorted(set(sure), reverse=True):
+            given_out = sure >= threshold
+            total = weight[given_out].sum()
+            wanted.append((total / weight.sum(), (weight * ~right)[given_out].sum() / total))
+        np.testing.assert_allclose(np.stack([coverage, risk], axis=1), wanted)
+        assert coverage[-1] == pytest.approx(1)
+
+
+class TestCalibration:
+    def test_by_hand(self) -> None:
+        """Two answers of 0.52 (one right), one of 0.98 (right), one of 1 (wrong): bins 7 and 14 of 15."""
+        curve = reliability(np.array([0.52, 0.52, 0.98, 1.0]), np.array([True, False, True, False]))
+        assert curve.confidence.tolist() == pytest.approx([0.52, 0.99])
+        assert curve.accuracy.tolist() == [0.5, 0.5]
+        assert curve.share.tolist() == [0.5, 0.5]
+        assert curve.error == pytest.approx((0.02 + 0.49) / 2)
+
+    @given(st.data())
+    def test_weights_are_as_good_as_repetition(self, data: st.DataObject) -> None:
+        sure = data.draw(arrays.arrays(np.float64, st.integers(1, 6), elements=st.floats(0, 1)))
+        right = data.draw(arrays.arrays(np.bool_, len(sure)))
+        times = data.draw(arrays.arrays(np.int64, len(sure), elements=st.integers(1, 3)))
+        weighted = reliability(sure, right, times.astype(np.float64))
+        repeated = reliability(np.repeat(sure, times), np.repeat(right, times))
+        assert weighted.error == pytest.approx(repeated.error)
+        np.testing.assert_allclose(weighted.share, repeated.share)
+
+    def test_who_is_as_often_right_as_he_says_has_no_error(self) -> None:
+        random = np.random.default_rng(0)
+        sure = random.random(200_000)
+        assert reliability(sure, random.random(200_000) < sure).error < 0.01
+        assert reliability(sure, random.random(200_000) < sure / 2).error == pytest.approx(0.25, abs=0.01)
+
+
+class TestBootstrap:
+    random = np.random.default_rng(0)
+
+    def test_the_interval_of_a_mean_is_as_wide_as_theory_says(self) -> None:
+        values = self.random.normal(5, 2, 400)
+        low, high = bootstrap_interval(lambda rows: float(values[rows].mean()), np.arange(400))
+        assert low < values.mean() < high
+        assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+        assert bootstrap_interval_of_mean(values, np.arange(400)) == pytest.approx((low, high))
+
+    def test_queries_of_one_product_are_drawn_together(self) -> None:
+        """Twenty products of ten equal queries each tell no more than twenty queries."""
+        values, products = np.repeat(self.random.normal(0, 1, 20), 10), np.repeat(np.arange(20), 10)
+        together = bootstrap_interval(lambda rows: float(values[rows].mean()), products)
+        alone = bootstrap_interval(lambda rows: float(values[rows].mean()), np.arange(200))
+        assert together[1] - together[0] > 2.5 * (alone[1] - alone[0])
+        assert bootstrap_interval_of_mean(values, products) == pytest.approx(together)
+
+    def test_draws_that_tell_nothing_do_not_count(self) -> None:
+        none = bootstrap_interval(lambda rows: float("nan"), np.arange(5), resamples=10)
+        assert np.isnan(none).all()
+
+
+class TestBaskets:
+    def test_by_hand(self) -> None:
+        truth = [{"A": 2, "B": 1}, {"A": 1}, {"C": 3}]
+        said = [{"A": 2, "B": 1}, {"A": 2, "X": 1}, {"C": 1}]
+        found = basket_figures(truth, said)
+        assert found.checkout_accuracy == pytest.approx(1 / 3)
+        assert found.average_counting_distance == pytest.approx((0 + 2 + 2) / 3)
+        # A: 1 too many of 3; B: right; C: 2 too few of 3.
+        assert found.mean_category_counting_distance == pytest.approx((1 / 3 + 0 + 2 / 3) / 3)
+        assert found.mean_category_iou == pytest.approx((3 / 4 + 1 + 1 / 3) / 3)
+
+    @given(
+        st.lists(st.dictionaries(st.sampled_from("ABC"), st.integers(0, 3)), min_size=1, max_size=4),
+        st.data(),
+    )
+    def test_the_published_sums(self, truth: list[dict[str, int]], data: st.DataObject) -> None:
+        said = [data.draw(st.dictionaries(st.sampled_from("ABCX"), st.integers(0, 3))) for _ in truth]
+        if not any(sum(one.values()) for one in truth):
+            with pytest.raises(ValueError, match="0 pieces"):
+                basket_figures(truth, said)
+            return
+        found = basket_figures(truth, said)
+        distances = [
+            sum(abs(q.get(k, 0) - p.get(k, 0)) for k in "ABCX") for p, q in zip(truth, said, strict=True)
+        ]
+        assert found.checkout_accuracy == pytest.approx(distances.count(0) / len(truth))
+        assert found.average_counting_distance == pytest.approx(sum(distances) / len(truth))
+        counting, iou = [], []
+        for k in "ABC":
+            pairs = [(p.get(k, 0), q.get(k, 0)) for p, q in zip(truth, said, strict=True)]
+            if sum(p for p, _ in pairs):
+                counting.append(sum(abs(p - q) for p, q in pairs) / sum(p for p, _ in pairs))
+                iou.append(sum(min(one) for one in pairs) / sum(max(one) for one in pairs))
+        assert found.mean_category_counting_distance == pytest.approx(np.mean(counting))
+        assert found.mean_category_iou == pytest.approx(np.mean(iou))
+
+    def test_as_many_answers_as_baskets_are_wanted(self) -> None:
+        with pytest.raises(ValueError, match="1 baskets with 1 pieces, 2 answered"):
+            basket_figures([{"A": 1}], [{"A": 1}, {}])
