@@ -17,6 +17,7 @@ from recognition.gallery import Gallery, SearchSettings
 from recognition.images import DEFAULT_LIMITS, Box, DecodedImage, ImageLimits, decode
 from recognition.ranking import (
     Candidate,
+    Confidence,
     Result,
     Thresholds,
     decide,
@@ -41,12 +42,15 @@ class ItemRecognition:
         detection_score: the detector's, 0..1; None where the box is the whole picture for want of another.
         result: what may be said of it.
         candidates: best first; none where the gallery holds nothing.
+        confidence: 0..1, that the best candidate is what the box shows; None where it was not fitted, or there is no
+            candidate.
     """
 
     box: Box
     detection_score: float | None
     result: Result
     candidates: Candidates
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class ProductRecognizer:
         max_items: int,
         longest_side: int = 1920,
         limits: ImageLimits = DEFAULT_LIMITS,
+        confidence: Confidence | None = None,
     ) -> None:
         """
         Args:
@@ -98,6 +103,7 @@ class ProductRecognizer:
             longest_side: pictures are decoded to at most this many pixels a side; more keeps small products
                 readable and costs time.
             limits: for query images.
+            confidence: fitted to this generation and search strategy; None answers without.
         """
         self._detector = detector
         self._embedder = embedder
@@ -108,6 +114,7 @@ class ProductRecognizer:
         self._max_items = max_items
         self._longest_side = longest_side
         self._limits = limits
+        self._confidence = confidence
 
     def recognize(
         self,
@@ -149,6 +156,9 @@ class ProductRecognizer:
                     detection_score=float(detections.scores[i]) if len(detections) else None,
                     result=decide(gathered[i], self._thresholds),
                     candidates=gathered[i][:candidates],
+                    confidence=None
+                    if self._confidence is None
+                    else self._confidence.of_candidates(gathered[i]),
                 )
                 for i in _without_doubles(boxes, gathered)
             )

@@ -1,7 +1,10 @@
-"""From matches to candidates, from candidates to a result, and the thresholds that tell results apart."""
+"""From matches to candidates, from candidates to a result and its confidence. What decides is fitted elsewhere
+(`recognition.calibration`).
+"""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
@@ -12,21 +15,15 @@ from recognition.boxes import containment as containment_of
 from recognition.boxes import pairwise_iou
 from recognition.gallery import Match
 
-# No similarity reaches it.
+# No similarity reaches it, and none lies below.
 UNREACHABLE = 2.0
+LOWEST = -1.0
 
 # Two boxes of one product are one item when they overlap by more than this (intersection over union), or when more
 # than this share of the smaller one lies inside the larger. Measured on 43 photos of a table and a fridge: of 732
 # pairs of neighbouring products none overlaps so much, of 53 pairs of boxes that PicoDet-S found over one product 58 %.
 DOUBLE_IOU = 0.4
 DOUBLE_CONTAINMENT = 0.8
-
-# The leave-one-out fit: the share of answers called recognised that may be wrong, the share of known products that
-# may be called unknown, and the fewest queries that such shares can be told from.
-WRONG_SHARE = 0.01
-UNKNOWN_SHARE = 0.01
-MINIMUM_QUERIES = 30
-MARGINS_TRIED = 101
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,14 @@ class Thresholds:
         recognised: the best candidate's similarity must reach it.
         margin: by so much it must lead the runner-up, 0 or more.
         unknown: below it the crop is none of the products.
+        products: thresholds of their own that products have, by id; they hold in place of these where that product
+            is the best candidate.
     """
 
     recognised: float
     margin: float
     unknown: float
+    products: Mapping[int, "Thresholds"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.unknown <= self.recognised and 0 <= self.margin < np.inf):
@@ -76,7 +76,57 @@ class Thresholds:
     @classmethod
     def cautious(cls) -> Self:
         """Nothing is recognised and nothing unknown: every answer needs confirmation."""
-        return cls(recognised=UNREACHABLE, margin=0.0, unknown=-1.0)
+        return cls(recognised=UNREACHABLE, margin=0.0, unknown=LOWEST)
+
+    def of(self, product_id: int) -> "Thresholds":
+        """Those that hold where this product is the best candidate."""
+        return self.products.get(product_id, self)
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The probability that the best candidate is what the crop shows, by a logistic model of similarity and lead.
+
+    p = 1 / (1 + exp(-(intercept + similarity * s + lead * sqrt(l)))), s being the best candidate's similarity and l
+    its lead (see `lead_of`). The root, for the first hundredths of a lead say the most (docs/decisions/0010).
+
+    Attributes:
+        intercept: any.
+        similarity: weight, 0 or more, so that a nearer candidate is never less probable.
+        lead: of its root, likewise.
+        unknown_share: the share of crops that show none of the products, for which it was fitted, 0 to 1.
+    """
+
+    intercept: float
+    similarity: float
+    lead: float
+    unknown_share: float
+
+    def __post_init__(self) -> None:
+        if not (
+            math.isfinite(self.intercept)
+            and 0 <= self.similarity < math.inf
+            and 0 <= self.lead < math.inf
+            and 0 <= self.unknown_share <= 1
+        ):
+            raise ValueError(
+                f"confidence: found {self}, wanted finite numbers, weights of 0 or more and a share of 0 to 1."
+            )
+
+    def of(self, similarity: NDArray[np.float64], lead: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The probability, 0 to 1, for each similarity and lead; any shape."""
+        logit = self.intercept + self.similarity * similarity + self.lead * np.sqrt(np.maximum(lead, 0))
+        # exp of what is never positive, so that it cannot overflow.
+        small = np.exp(-np.abs(logit))
+        probability: NDArray[np.float64] = np.where(logit >= 0, 1, small) / (1 + small)
+        return probability
+
+    def of_candidates(self, candidates: Sequence[Candidate]) -> float | None:
+        """The best candidate's probability; None where there is no candidate."""
+        if not candidates:
+            return None
+        similarity = np.float64(candidates[0].similarity)
+        return float(self.of(np.asarray(similarity), np.asarray(lead_of(candidates))))
 
 
 def gather_candidates(matches: Iterable[Match]) -> tuple[Candidate, ...]:
@@ -98,13 +148,25 @@ def gather_candidates(matches: Iterable[Match]) -> tuple[Candidate, ...]:
     return tuple(candidates)
 
 
+def lead_of(candidates: Sequence[Candidate]) -> float:
+    """By how much the best candidate is nearer than the runner-up, 0 to 2; without a runner-up, than LOWEST."""
+    runner_up = candidates[1].similarity if len(candidates) > 1 else LOWEST
+    return candidates[0].similarity - runner_up
+
+
 def decide(candidates: Sequence[Candidate], thresholds: Thresholds) -> Result:
-    """Judge one crop by its candidates, best first; the runner-up must be among them if there is one."""
-    if not candidates or candidates[0].similarity < thresholds.unknown:
+    """Judge one crop by its candidates, best first; the runner-up must be among them if there is one.
+
+    The thresholds of the best candidate's product hold, where it has some of its own.
+    """
+    if not candidates:
         return Result.UNKNOWN
     best = candidates[0].similarity
-    leads = len(candidates) == 1 or best - candidates[1].similarity >= thresholds.margin
-    return Result.RECOGNISED if best >= thresholds.recognised and leads else Result.NEEDS_CONFIRMATION
+    own = thresholds.of(candidates[0].product_id)
+    if best < own.unknown:
+        return Result.UNKNOWN
+    leads = len(candidates) == 1 or lead_of(candidates) >= own.margin
+    return Result.RECOGNISED if best >= own.recognised and leads else Result.NEEDS_CONFIRMATION
 
 
 def suppress_doubles(
@@ -136,62 +198,3 @@ def suppress_doubles(
         if not doubled[index, same].any():
             kept.append(index)
     return sorted(kept)
-
-
-def fit_leave_one_out(
-    right: NDArray[np.float64], wrong: NDArray[np.float64], runner_up: NDArray[np.float64]
-) -> Thresholds:
-    """Fit thresholds to a gallery alone, each of its pictures in turn being the query.
-
-    Reference pictures are kinder than a checkout's, so the fit leans to asking. Similarity and margin are fitted
-    together, for flavours that look alike are told by the lead, strangers by the similarity: of all pairs under which
-    no more than WRONG_SHARE of the recognised are wrong, and no more than WRONG_SHARE of the queries would be
-    recognised were their own product missing from the catalogue, the one that recognises most. `unknown` is what no
-    more than UNKNOWN_SHARE of the known fall below.
-
-    Args:
-        right: (N,) similarity of each query's nearest picture of its own product, the query itself left out;
-            -1 where there was none.
-        wrong: (N,) of its nearest picture of another product; -1 where there was none.
-        runner_up: (N,) of its nearest picture of a third product; -1 where there was none.
-    Returns:
-        Thresholds.cautious() where there are fewer than MINIMUM_QUERIES with right and wrong, or no such pair.
-    """
-    both = (right > -1) & (wrong > -1)
-    right, wrong, runner_up = right[both], wrong[both], runner_up[both]
-    if len(right) < MINIMUM_QUERIES:
-        return Thresholds.cautious()
-    best = np.maximum(right, wrong)
-    lead = best - np.where(right > wrong, wrong, np.maximum(right, runner_up))
-    is_wrong = wrong >= right
-    stranger_lead = wrong - runner_up
-    fitted, most = Thresholds.cautious(), 0
-    for margin in np.unique(np.quantile(lead, np.linspace(0, 1, MARGINS_TRIED))):
-        led = lead >= margin
-        recognised = max(
-            _least_for_strangers(wrong[stranger_lead >= margin], len(wrong)),
-            _least_for_known(best[led], is_wrong[led]),
-        )
-        n = int((led & ~is_wrong & (best >= recognised)).sum())
-        if n > most:
-            unknown = float(np.quantile(right, UNKNOWN_SHARE, method="lower"))
-            fitted, most = Thresholds(recognised, float(margin), min(unknown, recognised)), n
-    return fitted
-
-
-def _least_for_strangers(similarities: NDArray[np.float64], n_queries: int) -> float:
-    """The least similarity that no more than WRONG_SHARE of the queries reach, of which only these lead enough."""
-    allowed = int(WRONG_SHARE * n_queries)
-    if len(similarities) <= allowed:
-        return -1.0
-    return float(np.nextafter(np.sort(similarities)[::-1][allowed], np.inf))
-
-
-def _least_for_known(best: NDArray[np.float64], is_wrong: NDArray[np.bool_]) -> float:
-    """The least similarity at which no more than WRONG_SHARE of those that reach it are wrong."""
-    order = np.argsort(-best, kind="stable")
-    reached = np.arange(1, len(best) + 1)
-    good = np.cumsum(is_wrong[order]) <= WRONG_SHARE * reached
-    # Equal similarities are reached together.
-    good &= np.append(np.diff(best[order]) != 0, True)
-    return float(best[order][good][-1]) if good.any() else UNREACHABLE

@@ -50,7 +50,7 @@ def make_answer(
                 "result": item.result.value,
                 "product": None if product is None else _product(product),
                 "similarity": similarity,
-                "confidence": None,
+                "confidence": None if item.confidence is None else round(item.confidence, 4),
                 "candidates": [_candidate(one, found.products[one.product_id]) for one in item.candidates],
             }
         )

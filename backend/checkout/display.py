@@ -60,6 +60,7 @@ class ShownItem:
     result_words: str
     product: Mapping[str, Any] | None
     similarity: float | None
+    confidence: float | None
     detection_score: float | None
     why: str
     candidates: tuple[ShownCandidate, ...]
@@ -118,6 +119,7 @@ def show_recognition(recognition: Recognition) -> ShownRecognition:
             result_words=RESULT_WORDS[Result(item["result"])],
             product=item["product"],
             similarity=item["similarity"],
+            confidence=item["confidence"],
             detection_score=item["detection_score"],
             why=explain(item, recognition.threshold_set),
             candidates=tuple(
@@ -170,20 +172,28 @@ def explain(item: Mapping[str, Any], threshold_set: ThresholdSet | None) -> str:
             "No thresholds are fitted yet, so nothing is recognised by itself. They are fitted once enough"
             " pictures are embedded."
         )
+    recognised, margin, unknown = _thresholds_of(threshold_set, item["candidates"][0]["product"]["sku"])
     if result is Result.UNKNOWN:
-        return (
-            f"The nearest product has a similarity of {similarity:.2f}; below {threshold_set.unknown:.2f} an item"
-            " is unknown."
-        )
-    if similarity < threshold_set.recognised:
-        return f"Its similarity is {similarity:.2f}; from {threshold_set.recognised:.2f} on it would be recognised."
+        return f"The nearest product has a similarity of {similarity:.2f}; below {unknown:.2f} an item is unknown."
+    if recognised > 1:
+        return "Nothing is recognised by itself: the fit of the thresholds found no similarity that is sure enough."
+    if similarity < recognised:
+        return f"Its similarity is {similarity:.2f}; from {recognised:.2f} on it would be recognised."
     runner_up = item["candidates"][1] if len(item["candidates"]) > 1 else None
     if runner_up is None:
         return "Another product is nearly as similar."
     return (
         f"{runner_up['product']['name']} is nearly as similar ({runner_up['similarity']:.2f});"
-        f" a lead of {threshold_set.margin:.2f} is wanted."
+        f" a lead of {margin:.2f} is wanted."
     )
+
+
+def _thresholds_of(threshold_set: ThresholdSet, sku: str) -> tuple[float, float, float]:
+    """Recognised, margin and unknown: the product's own where it has some."""
+    for own in threshold_set.products.values():
+        if own["sku"] == sku:
+            return own["recognised"], own["margin"], own["unknown"]
+    return threshold_set.recognised, threshold_set.margin, threshold_set.unknown
 
 
 def _notes(answer: Mapping[str, Any]) -> tuple[str, ...]:

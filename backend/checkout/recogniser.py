@@ -14,7 +14,7 @@ from backend.common.problems import Problem
 from backend.gallery.loading import forget_all_but, get_detector, get_embedder, get_gallery
 from backend.gallery.models import Generation, InstalledModel, ThresholdSet
 from backend.gallery.selectors import ActiveIds, get_active_ids, list_live_generations
-from backend.gallery.thresholds import get_thresholds, search_settings
+from backend.gallery.thresholds import get_confidence, get_thresholds, search_settings
 from recognition.errors import GalleryUnavailable
 from recognition.pipeline import ImageRecognition, ProductRecognizer
 
@@ -89,6 +89,7 @@ def get_recogniser(serving: Serving) -> ProductRecognizer:
         crop_margin=generation.crop_margin,
         max_items=settings.MAX_ITEMS,
         longest_side=settings.DECODE_LONGEST_SIDE,
+        confidence=get_confidence(serving.threshold_set),
     )
 
 

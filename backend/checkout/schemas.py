@@ -37,7 +37,12 @@ class ItemSerializer(serializers.Serializer):
     result = serializers.ChoiceField(choices=[result.value for result in Result])
     product = AnsweredProductSerializer(allow_null=True)
     similarity = serializers.FloatField(allow_null=True)
-    confidence = serializers.FloatField(allow_null=True)
+    confidence = serializers.FloatField(
+        allow_null=True,
+        min_value=0,
+        max_value=1,
+        help_text="probability that the first candidate is the item's product; null while none is fitted",
+    )
     candidates = CandidateSerializer(many=True)
     basket_reason = serializers.CharField(allow_null=True)
 

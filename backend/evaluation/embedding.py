@@ -80,11 +80,14 @@ class Cropping:
 class EmbeddedPictures:
     """Pictures and, row by row, their embeddings.
 
-    `keys` tell which are one and the same: product, content and, where boxes are cut out, box.
+    Attributes:
+        keys: tell which are one and the same: product, content and, where boxes are cut out, box.
+        sha256: of each picture's bytes.
     """
 
     pictures: tuple[Picture, ...]
     keys: tuple[str, ...]
+    sha256: tuple[str, ...]
     embeddings: Embeddings
 
     def __len__(self) -> int:
@@ -95,6 +98,7 @@ class EmbeddedPictures:
 class _Prepared:
     picture: Picture
     key: str
+    sha256: str
     crop: NDArray[np.uint8]
 
 
@@ -107,25 +111,26 @@ def embed_pictures(
     over: Over[Picture],
 ) -> EmbeddedPictures:
     """Embed what can be embedded; the rest is added to `refused`, as is a picture that comes twice for a product."""
-    kept: dict[str, Picture] = {}
+    kept: dict[str, tuple[Picture, str]] = {}  # and its SHA-256
     parts = [embedder.embed([])]
     batch: list[_Prepared] = []
     for prepared in _prepared_ahead(over(stage, pictures), cropping):
         if isinstance(prepared, Refusal):
             refused.append(prepared)
         elif prepared.key in kept:
-            first = kept[prepared.key]
+            first = kept[prepared.key][0]
             refused.append(Refusal.of(prepared.picture, f"the same picture as in row {first.row}"))
         else:
-            kept[prepared.key] = prepared.picture
+            kept[prepared.key] = (prepared.picture, prepared.sha256)
             batch.append(prepared)
         if len(batch) == BATCH:
             parts.append(embedder.embed([one.crop for one in batch]))
             batch.clear()
     parts.append(embedder.embed([one.crop for one in batch]))
     return EmbeddedPictures(
-        tuple(kept.values()),
+        tuple(picture for picture, _ in kept.values()),
         tuple(kept),
+        tuple(sha256 for _, sha256 in kept.values()),
         Embeddings(
             np.concatenate([part.vectors for part in parts]),
             np.concatenate([part.hash_codes for part in parts]),
@@ -156,4 +161,5 @@ def _prepare(picture: Picture, cropping: Cropping) -> _Prepared | Refusal:
     except ValidationError as error:
         return Refusal.of(picture, " ".join(error.messages))
     box = picture.box if cropping.mode == "box" else None
-    return _Prepared(picture, f"{picture.sku} {hashlib.sha256(data).hexdigest()} {box}", crop)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return _Prepared(picture, f"{picture.sku} {sha256} {box}", sha256, crop)

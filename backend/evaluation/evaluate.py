@@ -5,27 +5,39 @@ search in NumPy, and by Milvus in collections made for the purpose, which are dr
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from django.conf import settings
+from numpy.typing import NDArray
 
 from backend.common.problems import Problem
 from backend.evaluation.embedding import Crop, Cropping, Over, embed_pictures
 from backend.evaluation.models import EvaluationRun
-from backend.evaluation.pictures import Subject
+from backend.evaluation.open_set import (
+    CROSS_FITTED,
+    Judge,
+    get_searched,
+    judge_of,
+    measure_answers,
+    measure_open_set,
+)
+from backend.evaluation.pictures import LIVE_CATALOGUE, Refusal, Subject
 from backend.evaluation.report import (
     EXACT,
     EvaluatedModel,
     EvaluationReport,
     Line,
     LineIndex,
+    Unknown,
     describe_use,
 )
+from backend.evaluation.scenes import Scenes, SearchedBy, measure_scenes, open_scenes
 from backend.evaluation.scoring import map_over_all, score
 from backend.evaluation.searching import (
     SEARCH_SECONDS,
@@ -38,10 +50,12 @@ from backend.evaluation.searching import (
     through_milvus,
 )
 from backend.evaluation.selectors import get_chosen_embedder
-from backend.evaluation.task import Task, nothing_to_measure, set_task
+from backend.evaluation.task import OpenSet, Task, nothing_to_measure, set_task
 from backend.gallery.loading import get_detector
 from backend.gallery.models import Generation
-from backend.gallery.selectors import get_active_detector
+from backend.gallery.selectors import get_active_detector, get_threshold_set
+from backend.gallery.thresholds import FALSE_ACCEPTS, search_settings
+from recognition.calibration import fit_as_told
 from recognition.embedder import ProductEmbedder
 from recognition.gallery import IndexReport, IndexSettings, Strategy, ping
 from recognition.index import SEARCHED_EXACTLY, IndexType, computed_index_bytes
@@ -49,6 +63,8 @@ from recognition.index import SEARCHED_EXACTLY, IndexType, computed_index_bytes
 FLOAT_INDEXES: tuple[IndexType, ...] = ("FLAT", "HNSW", "IVF_FLAT")
 INDEXES: tuple[LineIndex, ...] = (*FLOAT_INDEXES, "BIN_FLAT")
 STRATEGIES: tuple[Strategy, ...] = ("float", "hash", "hash_rerank")
+
+Measured = Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,8 @@ class Plan:
         detector: name and version of the detector that crops, if one does.
         indexes: out of INDEXES; hash strategies search BIN_FLAT, float the others.
         strategies: out of STRATEGIES.
+        open_set: which products are held out of the gallery, if any.
+        scenes: to be recognised whole, if any.
     """
 
     embedder: ProductEmbedder
@@ -68,6 +86,8 @@ class Plan:
     detector: str | None
     indexes: Sequence[LineIndex]
     strategies: Sequence[Strategy]
+    open_set: OpenSet | None = None
+    scenes: Scenes | None = None
 
     def lines(self) -> list[tuple[LineIndex, Strategy]]:
         """What is to be measured.
@@ -88,17 +108,41 @@ class Plan:
 
 
 def make_plan(
-    model: str | None, crop: Crop, indexes: Sequence[LineIndex], strategies: Sequence[Strategy]
+    model: str | None,
+    crop: Crop,
+    indexes: Sequence[LineIndex],
+    strategies: Sequence[Strategy],
+    open_set: OpenSet | None = None,
+    scenes: Path | None = None,
 ) -> Plan:
     """A plan from what an operator names.
 
     Args:
         model: as `get_chosen_embedder` takes it.
+        scenes: a folder as `open_scenes` reads it.
     Raises:
         Problem: 404, there is no such embedder; 409, no detector is active to crop with.
         ModelRefused: a model does not run as its card says.
     """
     chosen = get_chosen_embedder(model)
+    return Plan(
+        embedder=chosen.embedder,
+        generation=chosen.generation,
+        cropping=make_cropping(chosen.embedder, crop),
+        detector=str(get_active_detector()) if crop == "detect" else None,
+        indexes=indexes,
+        strategies=strategies,
+        open_set=open_set,
+        scenes=None if scenes is None else open_scenes(scenes),
+    )
+
+
+def make_cropping(embedder: ProductEmbedder, crop: Crop) -> Cropping:
+    """How pictures are cropped for an embedder.
+
+    Raises:
+        Problem: 409, no detector is active to crop with.
+    """
     detector = get_active_detector() if crop == "detect" else None
     if crop == "detect" and detector is None:
         raise Problem(
@@ -106,20 +150,11 @@ def make_plan(
             "no-detector",
             "--crop detect needs a detector; install one with `install_model DIR --activate`",
         )
-    card = chosen.embedder.card
-    cropping = Cropping(
+    return Cropping(
         mode=crop,
         detector=None if detector is None else get_detector(detector),
-        margin=card.crop_margin,
-        minimum_side=card.minimum_side_pixels,
-    )
-    return Plan(
-        embedder=chosen.embedder,
-        generation=chosen.generation,
-        cropping=cropping,
-        detector=None if detector is None else str(detector),
-        indexes=indexes,
-        strategies=strategies,
+        margin=embedder.card.crop_margin,
+        minimum_side=embedder.card.minimum_side_pixels,
     )
 
 
@@ -144,8 +179,9 @@ def evaluate(subject: Subject, plan: Plan, over: Over[Any]) -> EvaluationReport:
         )
         n_embedded += len(query)
     seconds = time.perf_counter() - started
-    task = set_task(gallery, query, refused)
-    lines = _measure(task, wanted, over)
+    task = set_task(gallery, query, refused, plan.open_set)
+    judges = {strategy: _judge(subject, plan, task, strategy) for strategy in STRATEGIES}
+    lines, scenes = _measure(task, plan, wanted, judges, refused, over)
     card = plan.embedder.card
     return EvaluationReport(
         subject=subject.name,
@@ -169,11 +205,36 @@ def evaluate(subject: Subject, plan: Plan, over: Over[Any]) -> EvaluationReport:
         search=depth_settings("float"),
         n_products=len(np.unique(task.gallery_products)),
         n_gallery=len(task.gallery),
-        n_query=len(task.query),
+        n_query=int(task.known.sum()),
         n_own_excluded=int((task.own >= 0).sum()),
+        unknown=_describe_unknown(task, plan.open_set),
         embedded_per_second=n_embedded / seconds,
         refused=tuple(refused),
         lines=tuple(lines),
+        scenes=scenes,
+    )
+
+
+def _judge(subject: Subject, plan: Plan, task: Task, strategy: Strategy) -> Judge:
+    """The generation's threshold set, unless it was fitted on these very queries; else what is fitted crosswise."""
+    if plan.generation is None or subject.name == LIVE_CATALOGUE:
+        return CROSS_FITTED
+    threshold_set = get_threshold_set(plan.generation, strategy)
+    if threshold_set is None or threshold_set.fit.get("queries") == f"{subject.name}/{subject.query_file}":
+        return CROSS_FITTED
+    return judge_of(threshold_set, task)
+
+
+def _describe_unknown(task: Task, open_set: OpenSet | None) -> Unknown:
+    strangers = [task.skus[product] for product in task.query_products[~task.known]]
+    n_held_out = sum(sku in task.held_out for sku in strangers)
+    return Unknown(
+        n_query=len(strangers),
+        n_query_held_out=n_held_out,
+        n_query_unknown_sku=len(strangers) - n_held_out,
+        share=None if open_set is None else open_set.share,
+        seed=None if open_set is None else open_set.seed,
+        held_out=tuple(sorted(task.held_out)),
     )
 
 
@@ -184,7 +245,14 @@ def store_run(report: EvaluationReport, generation: Generation | None, asked_by:
     )
 
 
-def _measure(task: Task, wanted: list[tuple[LineIndex, Strategy]], over: Over[Any]) -> list[Line]:
+def _measure(
+    task: Task,
+    plan: Plan,
+    wanted: list[tuple[LineIndex, Strategy]],
+    judges: Mapping[Strategy, Judge],
+    refused: list[Refusal],
+    over: Over[Any],
+) -> tuple[list[Line], Measured]:
     types = [index for index in FLOAT_INDEXES if (index, "float") in wanted] or [FLOAT_INDEXES[0]]
     with ExitStack() as stack:
         built: dict[LineIndex, BuiltGallery] = {}
@@ -200,30 +268,84 @@ def _measure(task: Task, wanted: list[tuple[LineIndex, Strategy]], over: Over[An
         search_in_turns(task, [reference, *others], over)
         # Asked again: Milvus may have compacted a segment meanwhile, and searched it in another way.
         reports = {index: one.gallery.index_report() for index, one in built.items()}
-    return [
-        _reference_line(task, reference),
-        *(_line(task, one, built[one.index], reports[one.index], reference) for one in others),
-    ]
+        scenes = None
+        if plan.scenes is not None:
+            by = _searched_as_served(task, [reference, *others], built, judges)
+            embedder, margin = plan.embedder, plan.cropping.margin
+            scenes = measure_scenes(plan.scenes, task, embedder, margin, by, refused, over)
+    lines = []
+    for one in over("judging the answers", [reference, *others]):
+        open_set, answers = _judge_answers(task, one, judges[one.strategy])
+        if one is reference:
+            lines.append(_reference_line(task, one, open_set, answers))
+        else:
+            lines.append(_line(task, one, built[one.index], reports[one.index], reference, open_set, answers))
+    return lines, scenes
 
 
-def _reference_line(task: Task, line: Measurement) -> Line:
-    found = np.stack(line.found)
+def _searched_as_served(
+    task: Task,
+    lines: Sequence[Measurement],
+    built: Mapping[LineIndex, BuiltGallery],
+    judges: Mapping[Strategy, Judge],
+) -> SearchedBy:
+    """Scenes are searched with the deployment's strategy where it is among the lines, and HNSW where that is."""
+    line = min(lines[1:], key=lambda one: (one.strategy != settings.SEARCH_STRATEGY, one.index != "HNSW"))
+    by = judges[line.strategy]
+    thresholds, confidence, name = by.thresholds, by.confidence, by.name
+    if thresholds is None:
+        # Fitted to all queries: the scenes are others.
+        searched = get_searched(task, np.stack(line.found), line.strategy)
+        known, strangers = searched.answers_of_known(), searched.answers_of_strangers()
+        thresholds = fit_as_told(known, strangers, FALSE_ACCEPTS)
+        name = "fitted to the queries"
+    return SearchedBy(
+        line.index,
+        built[line.index].gallery,
+        search_settings(line.strategy),
+        thresholds,
+        confidence,
+        name,
+    )
+
+
+def _judge_answers(task: Task, line: Measurement, by: Judge) -> tuple[Measured, Measured]:
+    searched = get_searched(task, np.stack(line.found), line.strategy)
+    return measure_open_set(searched), measure_answers(searched, by)
+
+
+def _of_known(task: Task, line: Measurement) -> NDArray[np.intp]:
+    found: NDArray[np.intp] = np.stack(line.found)[task.known]
+    return found
+
+
+def _reference_line(task: Task, line: Measurement, open_set: Measured, answers: Measured) -> Line:
+    found = _of_known(task, line)
     p50_ms, p95_ms = line.latency_ms()
+    known = task.of_known()
     return Line(
         index=line.index,
         strategy=line.strategy,
         used=SEARCHED_EXACTLY,
         segments=(),
-        scores=replace(score(task, found, found), map=map_over_all(task)),
+        scores=replace(score(known, found, found), map=map_over_all(known)),
         p50_ms=p50_ms,
         p95_ms=p95_ms,
         computed_bytes=task.gallery.vectors.nbytes,
         folder_growth_bytes=None,
+        open_set=open_set,
+        answers=answers,
     )
 
 
 def _line(
-    task: Task, line: Measurement, built: BuiltGallery, at_the_end: IndexReport, reference: Measurement
+    task: Task,
+    line: Measurement,
+    built: BuiltGallery,
+    at_the_end: IndexReport,
+    reference: Measurement,
+    open_set: Measured,
+    answers: Measured,
 ) -> Line:
     hashed = line.index == "BIN_FLAT"
     before, after = (
@@ -239,9 +361,11 @@ def _line(
         strategy=line.strategy,
         used=", later ".join(dict.fromkeys((describe_use(before), describe_use(after)))),
         segments=after.segments,
-        scores=score(task, np.stack(line.found), np.stack(reference.found)),
+        scores=score(task.of_known(), _of_known(task, line), _of_known(task, reference)),
         p50_ms=p50_ms,
         p95_ms=p95_ms,
         computed_bytes=computed.hash_index if hashed else computed.float_index,
         folder_growth_bytes=None if hashed else built.folder_growth,
+        open_set=open_set,
+        answers=answers,
     )

@@ -4,6 +4,7 @@ docs/evaluation.md has the JSON file's keys one by one; SCHEMA_VERSION rises whe
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -14,13 +15,16 @@ from recognition.index import SEARCHED_EXACTLY, CollectionReport, SegmentReport
 
 SCHEMA_VERSION = 1
 
+# Low and high.
+Interval = tuple[float, float]
+
 LineIndex = Literal["FLAT", "HNSW", "IVF_FLAT", "BIN_FLAT", "exact (NumPy)"]
 EXACT: LineIndex = "exact (NumPy)"  # the reference line's name
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How good the answers are, 0..1.
+    """How good the answers to known queries are, 0..1.
 
     Attributes:
         recall_at_1: share of queries whose nearest product is the right one.
@@ -28,6 +32,7 @@ class Scores:
         map_at_100: mean average precision over the 100 nearest pictures.
         map: mean average precision over the whole gallery; None where only 100 were asked for.
         overlap_at_10: share of the ten nearest pictures by exact cosine that are found.
+        intervals: 95 % intervals of the first three, by drawing products anew.
     """
 
     recall_at_1: float
@@ -35,6 +40,7 @@ class Scores:
     map_at_100: float
     map: float | None
     overlap_at_10: float
+    intervals: Mapping[str, Interval]
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class Line:
         p50_ms, p95_ms: latency of a search for one query.
         computed_bytes: of the index that really searched, from its layout.
         folder_growth_bytes: of the embedded Milvus' index files; None where not measured.
+        open_set: how well strangers are told from known queries (see `open_set.py`); None without strangers.
+        answers: what would be answered, and how sure that is (likewise); None where no query met a second product.
     """
 
     index: LineIndex
@@ -59,6 +67,8 @@ class Line:
     p95_ms: float
     computed_bytes: int
     folder_growth_bytes: int | None
+    open_set: Mapping[str, Any] | None
+    answers: Mapping[str, Any] | None
 
     @property
     def approximate(self) -> bool:
@@ -81,8 +91,31 @@ class EvaluatedModel:
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """The queries that the gallery has no right answer to.
+
+    Attributes:
+        n_query: strangers, all together.
+        n_query_held_out: those among them whose product was held out.
+        n_query_unknown_sku: those whose SKU the gallery lacks anyhow.
+        share, seed: of the products that were held out; None where none were.
+        held_out: their SKUs.
+    """
+
+    n_query: int
+    n_query_held_out: int
+    n_query_unknown_sku: int
+    share: float | None
+    seed: int | None
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
-    """One run of `evaluate_recall`; `lines` opens with the exact search in NumPy."""
+    """One run of `evaluate_recall`.
+
+    `lines` opens with the exact search in NumPy; `scenes` is what `measure_scenes` gives.
+    """
 
     subject: str
     gallery_file: str
@@ -98,9 +131,11 @@ class EvaluationReport:
     n_gallery: int
     n_query: int
     n_own_excluded: int
+    unknown: Unknown
     embedded_per_second: float
     refused: tuple[Refusal, ...]
     lines: tuple[Line, ...]
+    scenes: Mapping[str, Any] | None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -124,12 +159,31 @@ class EvaluationReport:
                     f"{line.index} is within {distance:.2f} points of it in recall@1, recall@5 and mAP@100."
                 )
         exact = [line.index for line in others if not line.approximate and line.index in ("HNSW", "IVF_FLAT")]
+        if self.unknown.n_query:
+            parts.append(self._about_strangers(reference))
         if exact:
             parts.append(
                 f"Milvus built no index for {' and '.join(exact)}: its segments have fewer than 1,024 rows and were"
                 " searched exactly, so these lines say nothing about the index."
             )
         return " ".join(parts)
+
+    def _about_strangers(self, reference: Line) -> str:
+        unknown, figures = self.unknown, reference.open_set
+        why = [
+            f"{n:,} {what}"
+            for n, what in (
+                (unknown.n_query_held_out, f"show one of {len(unknown.held_out):,} products held out of it"),
+                (unknown.n_query_unknown_sku, "have a SKU that it lacks"),
+            )
+            if n
+        ]
+        said = (
+            f"{unknown.n_query:,} queries count as unknown, for the gallery has no answer: {', '.join(why)}."
+        )
+        if figures is None:
+            return said
+        return f"{said} Exact search tells them from the known with an AUROC of {figures['auroc'][0]:.3f}."
 
 
 def _distance(line: Line, reference: Line) -> float:

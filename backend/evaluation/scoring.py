@@ -5,7 +5,14 @@ from numpy.typing import NDArray
 
 from backend.evaluation.report import Scores
 from backend.evaluation.task import Task
-from recognition.metrics import exact_search, mean_average_precision, nearest_products, recall_at_k
+from recognition.metrics import (
+    average_precision,
+    bootstrap_interval_of_mean,
+    exact_search,
+    mean_average_precision,
+    nearest_products,
+    recall_at_k,
+)
 
 NEAREST = 10  # for the overlap with exact search
 PRODUCTS = 5
@@ -17,22 +24,33 @@ def score(task: Task, found: NDArray[np.intp], nearest: NDArray[np.intp]) -> Sco
     """Score what was found, `map` left open.
 
     Args:
+        task: of known queries alone.
         found: (Q, K), rows of the gallery from the nearest on; -1 is none.
         nearest: (Q, K), the same by exact search.
     """
     products, wanted = _products(task, found), task.query_products[:, None]
     right_products = nearest_products(products, PRODUCTS) == wanted
+    n_right = task.n_right()
+    of_each_query = {
+        "recall_at_1": right_products[:, 0],
+        "recall_at_5": right_products.any(axis=1),
+        "map_at_100": average_precision(products == wanted, n_right),
+    }
     return Scores(
         recall_at_1=recall_at_k(right_products, 1),
         recall_at_5=recall_at_k(right_products, PRODUCTS),
-        map_at_100=mean_average_precision(products == wanted, task.n_right()),
+        map_at_100=mean_average_precision(products == wanted, n_right),
         map=None,
         overlap_at_10=_overlap(task, found[:, :NEAREST], nearest[:, :NEAREST]),
+        intervals={
+            name: bootstrap_interval_of_mean(values.astype(np.float64), task.query_products)
+            for name, values in of_each_query.items()
+        },
     )
 
 
 def map_over_all(task: Task) -> float:
-    """Mean average precision of exact search over the whole gallery, some queries at a time."""
+    """Mean average precision of exact search over the whole gallery, some of the known queries at a time."""
     n_right, n_gallery = task.n_right(), len(task.gallery)
     total = 0.0
     for start in range(0, len(task.query), QUERIES_AT_ONCE):

@@ -3,7 +3,7 @@
 They are made of the JSON form, which stored runs have; a key that is newer than a run is an empty cell.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 TEXT_COLUMNS = ("index", "strategy", "searched by")
@@ -32,6 +32,70 @@ def make_row(line: Mapping[str, Any]) -> tuple[str, ...]:
         make_figure(line.get("computed_bytes"), per=1e6),
         make_figure(line.get("folder_growth_bytes"), per=1e6, digits=1),
     )
+
+
+ANSWER_COLUMNS = (
+    "recog. %", "ask %", "unkn. %", "wrong %", "recog. %", "ask %", "unkn. %", "ECE %",
+    "AUROC %", "FPR95 %", "DIR@1 %", "DIR@0.1 %",
+)  # fmt: skip
+"""Of known queries what was recognised, asked, called unknown, and recognised as another product; of strangers the
+first three; of both the calibration error; and how well the two are told apart."""
+
+
+def make_answers_row(line: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Index and strategy, and a cell for each of ANSWER_COLUMNS; None of a run that knows no answers.
+
+    Strangers are those that the gallery lacks; where there are none, the known with their own product left out.
+    """
+    answers = line.get("answers")
+    if answers is None:
+        return None
+    open_set = line.get("open_set") or {}
+    strangers = answers["strangers"] or answers["left_out"]
+    results = ("recognised", "needs_confirmation", "unknown")
+    return (
+        f"{line['index']} {line['strategy']}",
+        *(_per_cent(answers["known"][name]) for name in (*results, "wrong_accepts")),
+        *(_per_cent(strangers[name]) for name in results),
+        _per_cent(answers["calibration"] and answers["calibration"]["error"]),
+        *(
+            _per_cent(open_set.get(name))
+            for name in (
+                "auroc",
+                "fpr_at_95_tpr",
+                "identification_at_1_percent",
+                "identification_at_01_percent",
+            )
+        ),
+    )
+
+
+def _per_cent(figure: Sequence[float] | None) -> str:
+    return make_figure(None if figure is None else figure[0], per=0.01)
+
+
+def with_interval(figure: Sequence[float] | None, *, per: float = 0.01, digits: int = 2) -> str:
+    """Such as "52.36 (46.10 to 58.72)"; empty where nothing was measured."""
+    if figure is None:
+        return ""
+    value, low, high = (make_figure(one, per=per, digits=digits) for one in figure)
+    return f"{value} ({low} to {high})"
+
+
+BASKET_WORDS = {
+    "checkout_accuracy": ("cAcc %", 0.01),
+    "average_counting_distance": ("ACD", 1.0),
+    "mean_category_counting_distance": ("mCCD", 1.0),
+    "mean_category_iou": ("mCIoU %", 0.01),
+}
+
+
+def make_basket_rows(scenes: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What was counted, and a cell with its interval for each of BASKET_WORDS."""
+    return [
+        (words, *(with_interval(scenes[key][name], per=per) for name, (_, per) in BASKET_WORDS.items()))
+        for words, key in (("recognised", "recognised"), ("with what needs confirmation", "proposed"))
+    ]
 
 
 def make_figure(value: float | None, *, per: float = 1, digits: int = 2) -> str:

@@ -1,4 +1,4 @@
-"""What is asked of the gallery: queries that have a right answer, and what that answer is."""
+"""What is asked of the gallery: queries, the right answer to each, and those to which there is none."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,20 +15,55 @@ REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True)
+class OpenSet:
+    """Which products are held out of the gallery, so that their queries show what it lacks.
+
+    Attributes:
+        share: of the products that have queries, more than 0 and less than 1.
+        seed: of the choice.
+    """
+
+    share: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise nothing_to_measure(
+                f"--open-set is {self.share:g}; wanted a share of more than 0 and less than 1, such as 0.2"
+            )
+
+    def choose(self, skus: list[str]) -> set[str]:
+        """The products to hold out: one at least, and two at least stay."""
+        n = min(max(1, round(self.share * len(skus))), len(skus) - 2)
+        if n < 1:
+            raise nothing_to_measure(f"--open-set takes three products with queries; found {len(skus)}")
+        return set(np.random.default_rng(self.seed).choice(sorted(skus), n, replace=False).tolist())
+
+
+@dataclass(frozen=True)
 class Task:
-    """N pictures in the gallery and Q queries, each with a right answer among them.
+    """N pictures in the gallery and Q queries.
 
     Attributes:
         gallery, query: embeddings.
+        skus: of the products, in the order of their numbers; the gallery's first, then what it lacks.
         gallery_products, query_products: (N,) and (Q,), the product that each shows, as a number.
         own: (Q,), the row of the query itself in the gallery, or -1.
+        known: (Q,), whether the gallery has a right answer; to strangers it has none.
+        held_out: SKUs of products that were held out of the gallery.
+        gallery_rows, query_rows: (N,) and (Q,), which of the embedded pictures each is.
     """
 
     gallery: Embeddings
     query: Embeddings
+    skus: tuple[str, ...]
     gallery_products: NDArray[np.intp]
     query_products: NDArray[np.intp]
     own: NDArray[np.intp]
+    known: NDArray[np.bool_]
+    held_out: frozenset[str]
+    gallery_rows: NDArray[np.intp]
+    query_rows: NDArray[np.intp]
 
     def one(self, row: int) -> Embeddings:
         """A query's embedding alone."""
@@ -39,6 +74,22 @@ class Task:
         """(Q,): pictures in the gallery that show the query's product, itself not counted."""
         return _n_others(self.gallery_products, self.query_products, self.own)
 
+    def of_known(self) -> "Task":
+        """The same gallery, asked the known queries alone."""
+        rows = np.flatnonzero(self.known)
+        return Task(
+            self.gallery,
+            Embeddings(self.query.vectors[rows], self.query.hash_codes[rows]),
+            self.skus,
+            self.gallery_products,
+            self.query_products[rows],
+            self.own[rows],
+            self.known[rows],
+            self.held_out,
+            self.gallery_rows,
+            self.query_rows[rows],
+        )
+
 
 def nothing_to_measure(why: str, refused: list[Refusal] | None = None) -> Problem:
     """The error that ends an evaluation before it starts, with the first reasons."""
@@ -47,34 +98,68 @@ def nothing_to_measure(why: str, refused: list[Refusal] | None = None) -> Proble
     return Problem(HTTPStatus.BAD_REQUEST, "nothing-to-measure", f"nothing can be measured: {why}{because}")
 
 
-def set_task(gallery: EmbeddedPictures, query: EmbeddedPictures, refused: list[Refusal]) -> Task:
-    """Number the products and find each query in the gallery; queries without a right answer join `refused`.
+def set_task(
+    gallery: EmbeddedPictures,
+    query: EmbeddedPictures,
+    refused: list[Refusal],
+    open_set: OpenSet | None = None,
+) -> Task:
+    """Number the products and find each query in the gallery.
 
+    A query of a product that the gallery lacks is a stranger. One that is the only picture of its product is neither,
+    and joins `refused`: left out, it leaves nothing to find.
+
+    Args:
+        open_set: hold products out of the gallery.
     Raises:
         Problem: 400, the gallery is empty or no query is left.
     """
     if not len(gallery):
         raise nothing_to_measure("no picture of the gallery could be embedded", refused)
-    products = {sku: number for number, sku in enumerate(sorted({one.sku for one in gallery.pictures}))}
-    row_of = {key: row for row, key in enumerate(gallery.keys)}
-    gallery_products = np.array([products[one.sku] for one in gallery.pictures], np.intp)
-    query_products = np.array([products.get(one.sku, len(products)) for one in query.pictures], np.intp)
+    held_out = set() if open_set is None else open_set.choose(_skus_in_both(gallery, query))
+    gallery_rows = np.flatnonzero([one.sku not in held_out for one in gallery.pictures])
+    inside = sorted({gallery.pictures[row].sku for row in gallery_rows})
+    outside = sorted({one.sku for one in query.pictures} - set(inside))
+    skus = (*inside, *outside)
+    number_of = {sku: number for number, sku in enumerate(skus)}
+    row_of = {gallery.keys[row]: place for place, row in enumerate(gallery_rows)}
+    gallery_products = np.array([number_of[gallery.pictures[row].sku] for row in gallery_rows], np.intp)
+    query_products = np.array([number_of[one.sku] for one in query.pictures], np.intp)
     own = np.array([row_of.get(key, -1) for key in query.keys], np.intp)
-    n_right = _n_others(gallery_products, query_products, own)
-    for row in np.flatnonzero(n_right == 0):
+    known = _n_others(gallery_products, query_products, own) > 0
+    stranger = query_products >= len(inside)
+    for row in np.flatnonzero(~known & ~stranger):
         picture = query.pictures[row]
         refused.append(Refusal.of(picture, f"the gallery has no other picture of product {picture.sku}"))
-    kept = np.flatnonzero(n_right)
-    if not len(kept):
+    kept = np.flatnonzero(known | stranger)
+    if not known.any():
         raise nothing_to_measure("no query has a right answer in the gallery", refused)
-    embeddings = Embeddings(query.embeddings.vectors[kept], query.embeddings.hash_codes[kept])
-    return Task(gallery.embeddings, embeddings, gallery_products, query_products[kept], own[kept])
+    return Task(
+        gallery=_rows_of(gallery.embeddings, gallery_rows),
+        query=_rows_of(query.embeddings, kept),
+        skus=skus,
+        gallery_products=gallery_products,
+        query_products=query_products[kept],
+        own=own[kept],
+        known=known[kept],
+        held_out=frozenset(held_out),
+        gallery_rows=gallery_rows,
+        query_rows=kept,
+    )
+
+
+def _skus_in_both(gallery: EmbeddedPictures, query: EmbeddedPictures) -> list[str]:
+    return sorted({one.sku for one in gallery.pictures} & {one.sku for one in query.pictures})
+
+
+def _rows_of(embeddings: Embeddings, rows: NDArray[np.intp]) -> Embeddings:
+    return Embeddings(embeddings.vectors[rows], embeddings.hash_codes[rows])
 
 
 def _n_others(
     gallery_products: NDArray[np.intp], query_products: NDArray[np.intp], own: NDArray[np.intp]
 ) -> NDArray[np.intp]:
-    # One longer than there are products: a query may show one that the gallery lacks.
-    counts = np.bincount(gallery_products, minlength=gallery_products.max() + 2)
+    longest = max(gallery_products.max(), query_products.max(initial=0)) + 1
+    counts = np.bincount(gallery_products, minlength=longest)
     others: NDArray[np.intp] = counts[query_products] - (own >= 0)
     return others

@@ -173,6 +173,17 @@ class ThresholdSet(TimestampedModel):
     recognised = models.FloatField(help_text="Similarity from which an item is recognised.")
     margin = models.FloatField(help_text="Similarity by which the best product must lead the next.")
     unknown = models.FloatField(help_text="Similarity below which an item is unknown.")
+    products = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="Own thresholds of products, by id: sku, recognised, margin, unknown.",
+    )
+    false_accepts = models.FloatField(
+        null=True, blank=True, help_text="Rate of false accepts that it was fitted for, 0 to 1."
+    )
+    confidence = models.JSONField(
+        null=True, blank=True, help_text="The model of the confidence; without one it is not answered."
+    )
     fit = models.JSONField(default=dict, help_text="How it was fitted, on what, with what outcome.")
 
     class Meta:

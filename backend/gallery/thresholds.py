@@ -1,10 +1,11 @@
-"""Fitting what separates recognised, needs confirmation and unknown: here the simple, conservative way.
-
-Leave one out: each reference picture in turn is the query, itself excluded; the nearest picture of its own product
-and the nearest of another tell how far apart right and wrong lie.
+"""Threshold sets: what of a generation and strategy separates recognised, needs confirmation and unknown, and how sure
+an answer is. Fitting itself is recognition's (`recognition.calibration`); here it gets its queries, says what it could
+not use, and is stored with what was found out by cross-validation.
 """
 
-from typing import cast
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from typing import Any, cast
 
 import numpy as np
 from django.conf import settings
@@ -12,17 +13,37 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 from numpy.typing import NDArray
 
-from backend.gallery.loading import get_gallery
+from backend.catalogue.models import Product
+from backend.common.problems import Problem
 from backend.gallery.models import Embedding, EmbeddingState, Generation, ThresholdSet
 from backend.gallery.selectors import get_threshold_set
-from recognition.embedder import Embeddings
+from backend.gallery.trials import Trial, leave_each_out
+from recognition.calibration import (
+    RESULTS,
+    Answers,
+    HeldOut,
+    cross_fit,
+    fewest_queries,
+    fit_as_told,
+    fit_confidence,
+    told_rate,
+    weigh,
+)
 from recognition.gallery import SearchSettings, Strategy
-from recognition.ranking import Thresholds, fit_leave_one_out, gather_candidates
+from recognition.metrics import bootstrap_interval, bootstrap_interval_of_mean, reliability
+from recognition.ranking import Confidence, Result, Thresholds
 
-SAMPLE = 2_000
-SEARCH_BATCH = 10  # queries a call: each call has no longer than a photo's
+FALSE_ACCEPTS = 0.01
+UNKNOWN_SHARE = 0.1
+# The sweep's own fit takes the best rate that its queries can tell, but not from fewer than these.
+MINIMUM_QUERIES = 30
+# A confidence from fewer says little.
+CONFIDENCE_QUERIES = 100
 # An automatic fit is made again when the gallery has grown or shrunk by this share since the last.
 REFIT_AT = 0.2
+
+Figure = list[float]
+"""A figure and its 95 % interval: value, low, high."""
 
 
 def search_settings(strategy: str | None = None) -> SearchSettings:
@@ -40,81 +61,232 @@ def get_thresholds(threshold_set: ThresholdSet | None) -> Thresholds:
     """The set's thresholds; without a set nothing is recognised, only proposed."""
     if threshold_set is None:
         return Thresholds.cautious()
-    return Thresholds(threshold_set.recognised, threshold_set.margin, threshold_set.unknown)
+    own = {
+        int(product): Thresholds(one["recognised"], one["margin"], one["unknown"])
+        for product, one in threshold_set.products.items()
+    }
+    return Thresholds(threshold_set.recognised, threshold_set.margin, threshold_set.unknown, own)
 
 
-def fit_thresholds(generation: Generation, strategy: str, *, automatic: bool = False) -> ThresholdSet:
-    """Fit and store a new threshold set of a generation and strategy.
+def get_confidence(threshold_set: ThresholdSet | None) -> Confidence | None:
+    """The set's model of the confidence, if one was fitted."""
+    if threshold_set is None or threshold_set.confidence is None:
+        return None
+    return Confidence(**threshold_set.confidence)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a fit is for.
+
+    Attributes:
+        false_accepts: the rate, 0 to 1: of strangers and of known queries alike, those recognised as a product that
+            they do not show.
+        unknown_share: of all items at the till, the share that shows no product of the gallery, 0 to 1.
+        automatic: the sweep's own fit, which the sweep may replace; it takes what the data tells instead of refusing.
+    """
+
+    false_accepts: float = FALSE_ACCEPTS
+    unknown_share: float = UNKNOWN_SHARE
+    automatic: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("false_accepts", "unknown_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise Problem(
+                    HTTPStatus.BAD_REQUEST,
+                    "invalid",
+                    f"{name.replace('_', ' ')} is {getattr(self, name):g}; wanted more than 0 and less than 1, such as"
+                    " 0.01 for one in a hundred",
+                )
+
+
+def fit_thresholds(
+    generation: Generation,
+    strategy: str,
+    *,
+    automatic: bool = False,
+    false_accepts: float = FALSE_ACCEPTS,
+    unknown_share: float = UNKNOWN_SHARE,
+) -> ThresholdSet:
+    """Fit a new threshold set of a generation and strategy to the live catalogue, leaving one picture out at a time.
 
     Args:
-        automatic: the sweep's own fit, which the sweep may replace; a person's stays.
+        automatic, false_accepts, unknown_share: as of Wanted.
     Raises:
+        Problem: 400, the queries are too few for the rate.
         GalleryUnavailable: Milvus does not answer.
     """
-    ids = list(
-        Embedding.objects.filter(generation=generation, state=EmbeddingState.EMBEDDED)
-        .order_by("reference_image_id")
-        .values_list("reference_image_id", flat=True)
-    )
-    n_embedded = len(ids)
-    if n_embedded > SAMPLE:
-        ids = [int(pk) for pk in np.random.default_rng(0).choice(ids, SAMPLE, replace=False)]
-    right, wrong, runner_up = _leave_one_out(generation, search_settings(strategy), ids)
-    thresholds = fit_leave_one_out(right, wrong, runner_up)
-    fit = {
-        "method": "leave one out",
-        "automatic": automatic,
-        "n_embedded": n_embedded,
-        "n_queries": len(right),
-        "rank_1": float(np.mean(right > wrong)) if len(right) else None,
+    wanted = Wanted(false_accepts, unknown_share, automatic)
+    trial = leave_each_out(generation, search_settings(strategy))
+    return store_fit(generation, strategy, trial, wanted, method="leave one out", queries="live catalogue")
+
+
+def store_fit(
+    generation: Generation, strategy: str, trial: Trial, wanted: Wanted, **described: str
+) -> ThresholdSet:
+    """Fit to what queries found, and store the set as the newest of its generation and strategy.
+
+    Args:
+        described: what the fit was made on, for its record.
+    Raises:
+        Problem: 400, the queries are too few for the rate, and the fit is not automatic.
+    """
+    known, strangers = trial.searched.answers_of_known(), trial.searched.answers_of_strangers()
+    fewest = MINIMUM_QUERIES if wanted.automatic else fewest_queries(wanted.false_accepts)
+    enough = min(len(known), len(strangers)) >= fewest and len(np.unique(known.product)) > 1
+    if not enough and not wanted.automatic:
+        raise _too_few(trial, known, strangers, wanted.false_accepts)
+    record: dict[str, Any] = described | {
+        "automatic": wanted.automatic,
+        "n_embedded": trial.n_embedded,
+        "n_queries": len(known),
+        "n_products": len(np.unique(known.product)),
+        "n_strangers": len(strangers),
+        "n_of_unknown_sku": len(trial.searched.answers_of_strangers(foreign=True)),
+        "n_alone": trial.n_alone,
+        "n_without_pictures": trial.n_without_pictures,
+        "rank_1": float(known.right.mean()) if len(known) else None,
     }
-    return _store(generation, strategy, thresholds, fit)
+    thresholds, rate, confidence = Thresholds.cautious(), None, None
+    if enough:
+        rate = told_rate(len(known), len(strangers), wanted.false_accepts)
+        thresholds = fit_as_told(known, strangers, rate)
+        judged = cross_fit(known, strangers, rate, wanted.unknown_share)
+        record["held_out"] = describe_results(known, strangers, *judged)
+        if min(len(known), len(strangers)) >= CONFIDENCE_QUERIES:
+            confidence = fit_confidence(known, strangers, wanted.unknown_share)
+            record["calibration"] = describe_calibration(known, strangers, *judged, wanted.unknown_share)
+    return _store(
+        generation,
+        strategy,
+        recognised=thresholds.recognised,
+        margin=thresholds.margin,
+        unknown=thresholds.unknown,
+        products=_with_skus(thresholds.products),
+        false_accepts=rate,
+        confidence=None if confidence is None else asdict(confidence),
+        fit=record,
+    )
 
 
-def _leave_one_out(
-    generation: Generation, how: SearchSettings, ids: list[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """What each of `ids` finds when its picture is the query, itself left out.
+def _too_few(trial: Trial, known: Answers, strangers: Answers, false_accepts: float) -> Problem:
+    fewest = fewest_queries(false_accepts)
+    found = min(len(known), len(strangers))
+    missing = [
+        f"{fewest - len(answers):,} more {what}"
+        for answers, what in (
+            (known, "pictures of products that have another picture in the gallery"),
+            (strangers, "queries that meet another product than their own"),
+        )
+        if len(answers) < fewest
+    ]
+    if not missing:
+        missing.append("pictures of a second product, since these all show one")
+    alone = "".join(
+        f" {n:,} {what}."
+        for n, what in (
+            (trial.n_alone, "are the only picture of their product: left out, they cannot find it"),
+            (trial.n_without_pictures, "products have no picture in the gallery"),
+        )
+        if n
+    )
+    told = (
+        f"--false-accepts {told_rate(found, found, 0):.2g} and more can be told from these" if found else ""
+    )
+    return Problem(
+        HTTPStatus.BAD_REQUEST,
+        "too-few-queries",
+        f"found {len(known):,} known queries of {len(np.unique(known.product)):,} products and {len(strangers):,}"
+        f" strangers; a rate of {false_accepts:g} takes {fewest:,} of each. Missing: {' and '.join(missing)}"
+        f"{'; ' if told else ''}{told}.{alone}",
+    )
+
+
+def _with_skus(products: Any) -> dict[str, dict[str, Any]]:
+    skus = dict(Product.objects.filter(pk__in=list(products)).values_list("pk", "sku"))
+    return {
+        str(product): {
+            "sku": skus[product],
+            "recognised": one.recognised,
+            "margin": one.margin,
+            "unknown": one.unknown,
+        }
+        for product, one in products.items()
+        if product in skus
+    }
+
+
+# --- what cross-validation says ---------------------------------------------------------------------------
+def describe_results(
+    known: Answers, strangers: Answers, judged_known: HeldOut, judged_strangers: HeldOut
+) -> dict[str, Any]:
+    """Shares of the results, each with its interval: of known queries, and of strangers.
+
+    `wrong_accepts` are those of all known queries that were recognised as another product, and those of all strangers
+    that were recognised.
+    """
+    return {
+        "known": _shares(judged_known.result, ~known.right, known.product),
+        "strangers": _shares(judged_strangers.result, ~strangers.right, strangers.product),
+    }
+
+
+def _shares(
+    result: NDArray[np.int8], wrong: NDArray[np.bool_], product: NDArray[np.int64]
+) -> dict[str, Figure | None]:
+    if not len(result):
+        return dict.fromkeys([*(one.value for one in RESULTS), "wrong_accepts"])
+    events = {one.value: result == number for number, one in enumerate(RESULTS)}
+    events["wrong_accepts"] = events[Result.RECOGNISED.value] & wrong
+    return {
+        name: _rounded(of.mean(), *bootstrap_interval_of_mean(of.astype(np.float64), product))
+        for name, of in events.items()
+    }
+
+
+def describe_calibration(
+    known: Answers,
+    strangers: Answers,
+    judged_known: HeldOut,
+    judged_strangers: HeldOut,
+    unknown_share: float,
+) -> dict[str, Any]:
+    """The confidence's expected calibration error with its interval, and its reliability curve.
 
     Returns:
-        Similarities of the nearest right product, of the nearest wrong one and of the next wrong one, each (N,);
-        -1 where a query's matches held none.
+        `error`, and `bins` of confidence, accuracy and share of the answers.
     """
-    gallery = get_gallery(generation)
-    found = []
-    for start in range(0, len(ids), SEARCH_BATCH):
-        entries = gallery.fetch(ids[start : start + SEARCH_BATCH])
-        if not entries:
-            continue
-        queries = Embeddings(
-            np.stack([entry.vector for entry in entries]), np.stack([entry.hash_code for entry in entries])
-        )
-        for entry, matches in zip(entries, gallery.search(queries, how), strict=True):
-            others = [match for match in matches if match.reference_image_id != entry.reference_image_id]
-            candidates = gather_candidates(others)
-            own = [one.similarity for one in candidates if one.product_id == entry.product_id]
-            other = [one.similarity for one in candidates if one.product_id != entry.product_id]
-            found.append([[*own, -1.0][0], *[*other, -1.0, -1.0][:2]])
-    right, wrong, runner_up = np.array(found, np.float64).reshape(-1, 3).T
-    return right, wrong, runner_up
+    confidence = np.concatenate([judged_known.confidence, judged_strangers.confidence])
+    right = np.concatenate([known.right, strangers.right])
+    weight = np.concatenate(weigh(len(known), len(strangers), unknown_share))
+    product = np.concatenate([known.product, strangers.product])
+    curve = reliability(confidence, right, weight)
+
+    def error(rows: NDArray[np.intp]) -> float:
+        return reliability(confidence[rows], right[rows], weight[rows]).error
+
+    return {
+        "error": _rounded(curve.error, *bootstrap_interval(error, product)),
+        "bins": [
+            [round(float(value), 4) for value in one]
+            for one in zip(curve.confidence, curve.accuracy, curve.share, strict=True)
+        ],
+    }
 
 
-def _store(
-    generation: Generation, strategy: str, thresholds: Thresholds, fit: dict[str, object]
-) -> ThresholdSet:
+def _rounded(*values: float) -> Figure:
+    return [round(float(value), 5) for value in values]
+
+
+def _store(generation: Generation, strategy: str, **values: Any) -> ThresholdSet:
     sets = ThresholdSet.objects.filter(generation=generation, strategy=strategy)
     while True:
         version = (sets.aggregate(newest=Max("version"))["newest"] or 0) + 1
         try:
             with transaction.atomic():
                 return ThresholdSet.objects.create(
-                    generation=generation,
-                    strategy=strategy,
-                    version=version,
-                    recognised=thresholds.recognised,
-                    margin=thresholds.margin,
-                    unknown=thresholds.unknown,
-                    fit=fit,
+                    generation=generation, strategy=strategy, version=version, **values
                 )
         except IntegrityError:
             continue  # another fit took this version

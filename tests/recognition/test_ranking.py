@@ -1,4 +1,6 @@
-"""Matches become candidates, candidates results; thresholds lean to asking."""
+"""Matches become candidates, candidates results with a confidence."""
+
+import math
 
 import numpy as np
 import pytest
@@ -8,13 +10,14 @@ from hypothesis import strategies as st
 from recognition.boxes import as_boxes
 from recognition.gallery import Match
 from recognition.ranking import (
-    MINIMUM_QUERIES,
+    LOWEST,
     Candidate,
+    Confidence,
     Result,
     Thresholds,
     decide,
-    fit_leave_one_out,
     gather_candidates,
+    lead_of,
     suppress_doubles,
 )
 
@@ -83,6 +86,53 @@ class TestDeciding:
         with pytest.raises(ValueError, match="thresholds: found"):
             Thresholds(*wrong)
 
+    @pytest.mark.parametrize(
+        ("product", "similarity", "result"),
+        [
+            (7, 0.65, Result.RECOGNISED),  # its own thresholds are lower
+            (7, 0.45, Result.NEEDS_CONFIRMATION),
+            (7, 0.35, Result.NEEDS_CONFIRMATION),
+            (7, 0.25, Result.UNKNOWN),
+            (8, 0.65, Result.NEEDS_CONFIRMATION),
+            (8, 0.35, Result.UNKNOWN),
+        ],
+    )
+    def test_a_products_own_thresholds_hold_where_it_is_the_best_candidate(
+        self, product: int, similarity: float, result: Result
+    ) -> None:
+        own = Thresholds(0.8, 0.1, 0.4, {7: Thresholds(0.6, 0.0, 0.3)})
+        found = [Candidate(product, similarity, ()), Candidate(7 + 8 - product, similarity - 0.15, ())]
+        assert decide(found, own) is result
+
+
+class TestConfidence:
+    model = Confidence(intercept=-4.0, similarity=5.0, lead=3.0, unknown_share=0.1)
+
+    def test_it_is_the_logistic_function_of_similarity_and_the_root_of_the_lead(self) -> None:
+        wanted = 1 / (1 + math.exp(-(-4.0 + 5.0 * 0.8 + 3.0 * math.sqrt(0.2))))
+        assert self.model.of_candidates(candidates(0.8, 0.6)) == pytest.approx(wanted)
+        assert self.model.of_candidates([]) is None
+
+    def test_without_a_runner_up_the_lead_is_over_the_lowest_similarity(self) -> None:
+        assert lead_of(candidates(0.8)) == pytest.approx(0.8 - LOWEST)
+        assert self.model.of_candidates(candidates(0.8)) > self.model.of_candidates(candidates(0.8, 0.1))
+
+    @given(st.floats(-1, 1), st.floats(0, 2), st.floats(0, 1), st.floats(0, 1))
+    def test_nearer_or_further_ahead_is_never_less_sure(
+        self, similarity: float, lead: float, nearer: float, ahead: float
+    ) -> None:
+        steep = Confidence(intercept=-300.0, similarity=900.0, lead=500.0, unknown_share=0.1)
+        less = steep.of(np.array(similarity), np.array(lead))
+        more = steep.of(np.array(similarity + nearer), np.array(lead + ahead))
+        assert 0 <= less <= more <= 1
+
+    @pytest.mark.parametrize(
+        "wrong", [(math.nan, 1, 1, 0.1), (0, -1, 1, 0.1), (0, 1, math.inf, 0.1), (0, 1, 1, 2)]
+    )
+    def test_numbers_that_make_no_sense_are_refused(self, wrong: tuple[float, float, float, float]) -> None:
+        with pytest.raises(ValueError, match="confidence: found"):
+            Confidence(*wrong)
+
 
 class TestSuppressingDoubles:
     boxes = as_boxes([(0, 0, 100, 100), (10, 0, 110, 100), (20, 20, 60, 60), (300, 0, 400, 100)])
@@ -106,66 +156,3 @@ class TestSuppressingDoubles:
 
     def test_no_boxes(self) -> None:
         assert suppress_doubles(as_boxes([]), [], []) == []
-
-
-class TestLeaveOneOutFit:
-    rng = np.random.default_rng(0)
-
-    def test_products_that_lie_apart_are_recognised_and_strangers_are_not(self) -> None:
-        right, wrong = self.rng.normal(0.9, 0.02, 500), self.rng.normal(0.5, 0.05, 500)
-        runner_up = wrong - 0.05
-        fitted = fit_leave_one_out(right, wrong, runner_up)
-        known = [decide(candidates(r, w), fitted) for r, w in zip(right, wrong, strict=True)]
-        strangers = [decide(candidates(w, u), fitted) for w, u in zip(wrong, runner_up, strict=True)]
-        assert known.count(Result.RECOGNISED) >= 495
-        assert strangers.count(Result.RECOGNISED) <= 5
-        assert known.count(Result.UNKNOWN) <= 5
-        assert fitted.unknown <= fitted.recognised
-
-    def test_of_what_is_recognised_hardly_any_is_wrong_even_where_flavours_look_alike(self) -> None:
-        right = self.rng.normal(0.8, 0.05, 2000)
-        wrong = right - self.rng.normal(0.02, 0.03, 2000)
-        fitted = fit_leave_one_out(right, wrong, wrong - 0.3)
-        answers = [
-            (decide(candidates(max(r, w), min(r, w)), fitted), w >= r)
-            for r, w in zip(right, wrong, strict=True)
-        ]
-        recognised = [is_wrong for result, is_wrong in answers if result is Result.RECOGNISED]
-        assert fitted.margin > 0
-        assert sum(recognised) <= 0.01 * len(recognised)
-
-    def test_a_missing_product_is_not_taken_for_another(self) -> None:
-        """Strangers as near as the known, and alone in it: only a similarity that hardly any of them reach is left."""
-        right, wrong = self.rng.normal(0.8, 0.05, 1000), self.rng.normal(0.7, 0.05, 1000)
-        fitted = fit_leave_one_out(right, wrong, np.full(1000, 0.1))
-        strangers = [decide(candidates(w, 0.1), fitted) for w in wrong]
-        assert strangers.count(Result.RECOGNISED) <= 10
-
-    def test_siblings_of_a_missing_product_are_told_by_their_lead(self) -> None:
-        """Two siblings always near each other cost no similarity: the margin keeps them out."""
-        right, wrong = self.rng.normal(0.8, 0.03, 1000), self.rng.normal(0.3, 0.03, 1000)
-        wrong[:200], runner_up = 0.79, wrong - 0.2
-        runner_up[:200] = 0.78
-        right[:200] = 0.95
-        fitted = fit_leave_one_out(right, wrong, runner_up)
-        known = [decide(candidates(r, w), fitted) for r, w in zip(right, wrong, strict=True)]
-        assert known.count(Result.RECOGNISED) >= 950
-
-    def test_where_wrong_always_beats_right_nothing_is_recognised(self) -> None:
-        wrong = self.rng.uniform(0.5, 0.9, 200)
-        fitted = fit_leave_one_out(wrong - 0.2, wrong, wrong - 0.3)
-        everything = [decide(candidates(w, w - 0.2), fitted) for w in wrong]
-        assert Result.RECOGNISED not in everything
-
-    def test_with_too_few_pictures_nothing_is_recognised(self) -> None:
-        few = np.linspace(0.5, 0.9, MINIMUM_QUERIES - 1)
-        assert fit_leave_one_out(few, few - 0.4, few - 0.5) == Thresholds.cautious()
-
-    def test_a_query_without_company_of_its_own_or_without_strangers_does_not_count(self) -> None:
-        right, wrong = np.linspace(0.7, 0.9, 100), np.linspace(0.2, 0.4, 100)
-        lonely = fit_leave_one_out(
-            np.concatenate([right, np.full(50, -1.0), np.full(50, 0.1)]),
-            np.concatenate([wrong, np.full(50, 0.9), np.full(50, -1.0)]),
-            np.concatenate([wrong - 0.1, np.full(50, 0.9), np.full(50, -1.0)]),
-        )
-        assert lonely == fit_leave_one_out(right, wrong, wrong - 0.1)

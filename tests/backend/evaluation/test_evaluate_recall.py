@@ -4,8 +4,9 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,30 @@ from pymilvus import MilvusClient
 
 from backend.catalogue.models import ProductState
 from backend.catalogue.services import add_reference_image
+from backend.common.problems import Problem
 from backend.evaluation.embedding import Cropping
 from backend.evaluation.evaluate import INDEXES, STRATEGIES, Plan, evaluate
 from backend.evaluation.models import EvaluationRun
-from backend.evaluation.pictures import folder_subject
+from backend.evaluation.pictures import Refusal, folder_subject
 from backend.evaluation.report import EvaluationReport, Line
+from backend.evaluation.scenes import Scenes, list_scenes
+from backend.evaluation.task import OpenSet
 from recognition import images
+from recognition.detector import open_detector
 from recognition.embedder import ProductEmbedder, open_embedder
+from recognition.metrics import auroc, basket_figures, false_positive_rate
 from recognition.model_card import load_model_folder
+from recognition.ranking import Result
 from recognition.sessions import SessionSettings
 from tests.backend.factories import make_product
 from tests.conftest import REPOSITORY
-from tests.recognition.toy_models import embedder_card, embedder_model, write_folder
+from tests.recognition.toy_models import (
+    detector_card,
+    detector_model,
+    embedder_card,
+    embedder_model,
+    write_folder,
+)
 
 N_PRODUCTS = 60
 N_GALLERY = 1_200  # enough for Milvus to build an index
@@ -116,11 +129,54 @@ def quietly(_stage: str, steps: Any) -> Any:
     return steps
 
 
+def scene_of(*products: int) -> bytes:
+    """Pictures of the gallery in the quarters of one of 144 x 120 pixels."""
+    pixels = np.full((120, 144, 3), 128, np.uint8)
+    for place, product in enumerate(products):
+        top, left = 60 * (place // 2), 72 * (place % 2)
+        pixels[top : top + 60, left : left + 72] = images.decode(picture_of(product, 0)).pixels
+    return images.encode_jpeg(pixels, quality=95)
+
+
 @pytest.fixture(scope="module")
-def report(folder: Path, embedder: ProductEmbedder) -> EvaluationReport:
+def scenes(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    """Three scenes of four quarters, found by a detector that always finds the four; annotations that are no use."""
+    quarters = [(0, 0, 16, 12), (16, 0, 32, 12), (0, 12, 16, 24), (16, 12, 32, 24)]  # of its input of 32 x 24
+    toy = write_folder(
+        tmp_path_factory.mktemp("detector"), detector_model(quarters, [[0.9, 0.1]] * 4), detector_card()
+    )
+    shown = [(0, 1, 2, 3), (4, 4, 5, 6), (7, 8, 9, N_PRODUCTS)]  # the last is no product of the gallery
+    for number, products in enumerate(shown):
+        (folder / f"scene{number}.jpg").write_bytes(scene_of(*products))
+    annotations = [
+        {"image_id": number, "sku": f"P{product}", "bbox": [72 * (place % 2), 60 * (place // 2), 72, 60]}
+        for number, products in enumerate(shown)
+        for place, product in enumerate(products)
+    ]
+    bad = [{"image_id": 9, "sku": "P1", "bbox": [0, 0, 9, 9]}, {"image_id": 0, "bbox": [0, 0, 9, 9]},
+           {"image_id": 0, "sku": "P1", "bbox": [0, 0, 0, 9]}]  # fmt: skip
+    images_named = [{"id": number, "file_name": f"scene{number}.jpg"} for number in range(3)]
+    coco = {"images": [*images_named, {"id": 3, "file_name": "gone.jpg"}], "annotations": annotations + bad}
+    (folder / "scenes.json").write_text(json.dumps(coco))
+    refused: list[Refusal] = []
+    found = tuple(list_scenes(folder, refused))
+    return Scenes(folder.name, found, tuple(refused), open_detector(toy, SessionSettings()), "toy 1")
+
+
+@pytest.fixture(scope="module")
+def open_report(folder: Path, embedder: ProductEmbedder) -> EvaluationReport:
+    """The same folder with a quarter of the products held out, by exact search and FLAT alone."""
+    subject = folder_subject(folder, "gallery.csv", "query.csv")
+    plan = plan_of(embedder, indexes=("FLAT",), strategies=("float",), open_set=OpenSet(0.25, seed=3))
+    return evaluate(subject, plan, quietly)
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path, embedder: ProductEmbedder, scenes: Scenes) -> EvaluationReport:
     """The folder, through every index and strategy; hash_rerank looks at all pictures again."""
     with override_settings(SEARCH_RERANK=N_GALLERY):
-        return evaluate(folder_subject(folder, "gallery.csv", "query.csv"), plan_of(embedder), quietly)
+        subject = folder_subject(folder, "gallery.csv", "query.csv")
+        return evaluate(subject, plan_of(embedder, scenes=scenes), quietly)
 
 
 class Plain:
@@ -129,6 +185,8 @@ class Plain:
     def __init__(self, folder: Path, embedder: ProductEmbedder) -> None:
         self.gallery = self._embed(folder, "gallery.csv", embedder)
         self.query = self._embed(folder, "query.csv", embedder)
+        pixels = images.decode((folder / "images" / "stranger.jpg").read_bytes()).pixels
+        self.stranger = ("stranger", f"P{N_PRODUCTS}", embedder.embed([pixels]).vectors[0])
 
     def _embed(
         self, folder: Path, file: str, embedder: ProductEmbedder
@@ -237,9 +295,9 @@ def test_sizes_and_latencies(report: EvaluationReport) -> None:
 
 def test_bad_rows_and_pictures_are_named_and_the_rest_is_measured(report: EvaluationReport) -> None:
     refused = {(one.file, one.row): one.reason for one in report.refused}
-    assert list(refused) == [
+    assert list(refused)[:-4] == [
         ("gallery.csv", 7), ("gallery.csv", 8), ("gallery.csv", LAST_ROW), ("gallery.csv", 4), ("gallery.csv", 5),
-        ("gallery.csv", 6), ("gallery.csv", 9), ("query.csv", 3), ("query.csv", 4),
+        ("gallery.csv", 6), ("gallery.csv", 9), ("query.csv", 3),
     ]  # fmt: skip
     assert "could not convert" in refused["gallery.csv", 7]
     assert "empty cell" in refused["gallery.csv", 8]
@@ -249,7 +307,12 @@ def test_bad_rows_and_pictures_are_named_and_the_rest_is_measured(report: Evalua
     assert "no box inside the picture of 72 x 60 pixels" in refused["gallery.csv", 6]
     assert refused["gallery.csv", 9] == "the same picture as in row 2"
     assert "not an image" in refused["query.csv", 3] or "something else" in refused["query.csv", 3]
-    assert refused["query.csv", 4] == "the gallery has no other picture of product P60"
+    assert [refused["scenes.json", row] for row in (13, 14, 15)] == [
+        "annotation: there is no image 9",
+        "annotation: it names no SKU: sku, or a category that is in categories",
+        "annotation: bbox is [0, 0, 0, 9]; wanted x, y, width, height, the last two above 0",
+    ]
+    assert refused["scenes.json", 0] == "cannot be read: No such file or directory"
     assert (report.n_gallery, report.n_query, report.n_products) == (N_GALLERY, N_QUERY, N_PRODUCTS)
 
 
@@ -257,10 +320,118 @@ def test_a_query_that_is_in_the_gallery_does_not_find_itself(report: EvaluationR
     assert report.n_own_excluded == 1
 
 
+def test_a_query_of_an_unknown_sku_is_a_stranger_and_no_miss(report: EvaluationReport) -> None:
+    unknown = report.unknown
+    assert (unknown.n_query, unknown.n_query_unknown_sku, unknown.n_query_held_out) == (1, 1, 0)
+    assert (unknown.share, unknown.held_out) == (None, ())
+    assert (
+        "1 queries count as unknown, for the gallery has no answer: 1 have a SKU that it lacks"
+        in report.summary()
+    )
+    for line in report.lines:
+        assert line.open_set is not None
+        assert 0 <= line.open_set["auroc"][0] <= 1
+        # One stranger tells no rate of 1 %.
+        assert line.open_set["identification_at_1_percent"] is None
+
+
+def test_figures_lie_within_their_intervals(report: EvaluationReport) -> None:
+    for line in report.lines:
+        for name, (low, high) in line.scores.intervals.items():
+            assert low <= getattr(line.scores, name) <= high
+            assert high - low > 0.01
+        assert line.answers is not None
+        for kind in ("known", "left_out"):
+            for value, low, high in line.answers[kind].values():
+                assert low <= value <= high
+            results = [line.answers[kind][one.value][0] for one in Result]
+            assert sum(results) == pytest.approx(1, abs=1e-4)
+        coverage, risk = np.array(line.answers["risk_coverage"]).T
+        assert (np.diff(coverage) > 0).all()
+        assert coverage[-1] == 1
+        assert ((risk >= 0) & (risk <= 1)).all()
+
+
+def test_scenes_go_through_the_whole_pipeline(
+    report: EvaluationReport, plain: Plain, scenes: Scenes, embedder: ProductEmbedder
+) -> None:
+    found = report.scenes
+    assert found is not None
+    assert [found[key] for key in ("n_scenes", "n_pieces", "n_pieces_unknown_sku", "n_items")] == [
+        3,
+        12,
+        1,
+        12,
+    ]
+    assert (found["found"], found["detector"], found["index"]) == (1.0, "toy 1", "HNSW")
+    assert sum(found["results"].values()) == pytest.approx(1)
+    # Nothing is unknown here, so that what is proposed is each quarter's nearest picture by brute force.
+    assert found["results"]["unknown"] == 0
+    truth, nearest = [], []
+    for scene in scenes.scenes[:3]:
+        image = images.decode(scene.read())
+        crops = [image.crop(box, embedder.card.crop_margin) for _, box in scene.items]
+        vectors = embedder.embed(crops).vectors
+        best = [
+            max(plain.gallery, key=lambda one, vector=vector: float(vector @ one[2]))[1] for vector in vectors
+        ]
+        truth.append(Counter(sku for sku, _ in scene.items if sku != f"P{N_PRODUCTS}"))
+        nearest.append(Counter(best))
+    wanted = asdict(basket_figures(truth, nearest))
+    assert 0 < wanted["mean_category_iou"] < 1
+    for name, value in wanted.items():
+        said, low, high = found["proposed"][name]
+        assert said == pytest.approx(value, abs=1e-4)
+        assert low <= said <= high
+    n_recognised = 12 * found["results"]["recognised"]
+    assert found["recognised"]["average_counting_distance"][0] >= (11 - n_recognised) / 3 - 1e-3
+
+
 def documented_keys() -> set[str]:
     """The keys of the table in docs/evaluation.md."""
     page = (REPOSITORY / "docs" / "evaluation.md").read_text()
     return set(re.findall(r"^\| `([a-z0-9_.\[\]]+)` \|", page, re.MULTILINE))
+
+
+def test_products_are_held_out_by_the_seed(open_report: EvaluationReport, plain: Plain) -> None:
+    """The figures again, from similarities to what is left of the gallery."""
+    unknown = open_report.unknown
+    assert (unknown.share, unknown.seed, len(unknown.held_out)) == (
+        0.25,
+        3,
+        10,
+    )  # of 40 products with queries
+    assert OpenSet(0.25, seed=3).choose([f"P{number}" for number in range(N_QUERY)]) == set(unknown.held_out)
+    assert OpenSet(0.25, seed=4).choose([f"P{number}" for number in range(N_QUERY)]) != set(unknown.held_out)
+    assert open_report.n_products == N_PRODUCTS - 10
+    assert (unknown.n_query_held_out, unknown.n_query_unknown_sku, open_report.n_query) == (
+        10,
+        1,
+        N_QUERY - 10,
+    )
+    inside = [one for one in plain.gallery if one[1] not in unknown.held_out]
+    known, right, strangers = [], [], []
+    for name, sku, vector in [*plain.query, plain.stranger]:
+        best = max((float(vector @ one[2]), one[1]) for one in inside if one[0] != name)
+        if sku in unknown.held_out or sku == f"P{N_PRODUCTS}":
+            strangers.append(best[0])
+        else:
+            known.append(best[0])
+            right.append(best[1] == sku)
+    for line in open_report.lines:
+        assert line.scores.recall_at_1 == pytest.approx(np.mean(right))
+        assert line.open_set["auroc"][0] == pytest.approx(
+            auroc(np.array(known), np.array(strangers)), abs=1e-3
+        )
+        rate = false_positive_rate(np.array(known), np.array(strangers))
+        assert line.open_set["fpr_at_95_tpr"][0] == pytest.approx(rate, abs=1e-4)
+    assert "10 show one of 10 products held out of it, 1 have a SKU that it lacks" in open_report.summary()
+
+
+@pytest.mark.parametrize(("share", "reason"), [(0.0, "more than 0"), (1.0, "less than 1"), (0.5, "found 2")])
+def test_shares_that_leave_nothing_are_refused(share: float, reason: str) -> None:
+    with pytest.raises(Problem, match=reason):
+        OpenSet(share, 0).choose(["A", "B"])
 
 
 def keys_of(value: Any, path: str = "") -> set[str]:
@@ -271,9 +442,15 @@ def keys_of(value: Any, path: str = "") -> set[str]:
     return {path}
 
 
-def test_the_documented_schema_is_what_is_written(report: EvaluationReport) -> None:
-    written = json.loads(json.dumps(report.to_dict()))
-    assert keys_of(written) == documented_keys()
+def test_the_documented_schema_is_what_is_written(
+    report: EvaluationReport, open_report: EvaluationReport
+) -> None:
+    written = set()
+    for one in (report, open_report):
+        written |= keys_of(json.loads(json.dumps(one.to_dict())))
+    # What is null in one of them is a list in the other, or a value and its interval anyhow.
+    written = {key.removesuffix("[]").removesuffix("[]") for key in written} - {"scenes", "refused"}
+    assert written == documented_keys()
 
 
 def test_collections_are_dropped_after_an_interruption(tmp_path: Path, embedder: ProductEmbedder) -> None:

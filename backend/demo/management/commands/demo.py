@@ -30,8 +30,8 @@ from backend.engines.supervisor import Child, Supervisor
 from backend.gallery import enrolment
 from backend.gallery.selectors import get_active_detector, get_active_generation
 from backend.gallery.services import activate_model, install_model, plan_missing
-from backend.gallery.thresholds import fit_thresholds, needs_fit
-from recognition.ranking import WRONG_SHARE, Result
+from backend.gallery.thresholds import FALSE_ACCEPTS, fit_thresholds, needs_fit
+from recognition.ranking import Result
 
 FIXTURES = BASE_DIR / "fixtures"
 CATALOGUE = FIXTURES / "demo_catalogue"
@@ -76,8 +76,8 @@ class Command(BaseCommand):
             _show(console, answer, photo)
             if not any(item["result"] == Result.RECOGNISED for item in answer["items"]):
                 console.print(
-                    f"Nothing is 'recognised' outright: of such answers at most {WRONG_SHARE:.0%} may be wrong, which "
-                    "takes an embedder that tells these products better apart (docs/training.md)."
+                    f"Nothing is 'recognised' outright: at most {FALSE_ACCEPTS:.0%} of such answers may be wrong, "
+                    "which takes an embedder that tells these products better apart (docs/training.md)."
                 )
             _tell(console, address, known, photo)
             if not once:

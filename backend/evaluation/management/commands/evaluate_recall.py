@@ -2,33 +2,33 @@
 
 import json
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
-from rich.text import Text
 
 from backend.common.problems import Problem
 from backend.evaluation.evaluate import INDEXES, STRATEGIES, evaluate, make_plan, store_run
 from backend.evaluation.pictures import folder_subject, live_subject
+from backend.evaluation.progress import name_refused, progress_bars
 from backend.evaluation.report import EvaluationReport
-from backend.evaluation.table import FIGURE_COLUMNS, TEXT_COLUMNS, describe_segments, make_row
+from backend.evaluation.table import (
+    ANSWER_COLUMNS,
+    BASKET_WORDS,
+    FIGURE_COLUMNS,
+    TEXT_COLUMNS,
+    describe_segments,
+    make_answers_row,
+    make_basket_rows,
+    make_row,
+)
+from backend.evaluation.task import OpenSet
 from recognition.errors import RecognitionError
 
-REFUSALS_SHOWN = 20
-TABLE_WIDTH = 140
+TABLE_WIDTH = 150
 
 
 class Command(BaseCommand):
@@ -63,6 +63,19 @@ class Command(BaseCommand):
         parser.add_argument(
             "--strategy", action="append", choices=STRATEGIES, help="may be given again; default: all"
         )
+        parser.add_argument(
+            "--open-set",
+            type=float,
+            metavar="SHARE",
+            help="hold this share of the products out of the gallery: their queries are unknown",
+        )
+        parser.add_argument("--seed", type=int, default=0, help="of the products held out; default: 0")
+        parser.add_argument(
+            "--scenes",
+            type=Path,
+            metavar="DIR",
+            help="with scenes.json: whole scenes through the detector and the rest, and their baskets",
+        )
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -76,12 +89,14 @@ class Command(BaseCommand):
                 options["crop"],
                 options["index"] or INDEXES,
                 options["strategy"] or STRATEGIES,
+                None if options["open_set"] is None else OpenSet(options["open_set"], options["seed"]),
+                options["scenes"],
             )
             if options["folder"] is None:
                 subject = live_subject()
             else:
                 subject = folder_subject(options["folder"], options["gallery"], options["query"])
-            with _progress() as bars:
+            with progress_bars() as bars:
                 report = evaluate(subject, plan, bars.over)
         except Problem as problem:
             raise CommandError(problem.detail) from problem
@@ -92,40 +107,9 @@ class Command(BaseCommand):
         run = store_run(report, plan.generation, "command")
         if options["json"] is not None:
             options["json"].write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-        self._name_refused(report)
+        name_refused(report.refused, self.stderr)
         _show(report, cast(TextIO, self.stdout))
         self.stdout.write(f"stored as {run}")
-
-    def _name_refused(self, report: EvaluationReport) -> None:
-        for one in report.refused[:REFUSALS_SHOWN]:
-            self.stderr.write(f"{one.file}:{one.row}: {one.picture}: {one.reason}")
-        if len(report.refused) > REFUSALS_SHOWN:
-            self.stderr.write(f"... {len(report.refused):,} in all; --json names each")
-
-
-class _Bars(Progress):
-    """A bar for each stage."""
-
-    def over(self, stage: str, steps: Sequence[Any]) -> Iterable[Any]:
-        yield from self.track(steps, description=stage)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f}/s")
-
-
-def _progress() -> _Bars:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
-    return _Bars(*columns, console=console, disable=not console.is_terminal)
 
 
 def _show(report: EvaluationReport, out: TextIO) -> None:
@@ -149,4 +133,48 @@ def _show(report: EvaluationReport, out: TextIO) -> None:
     for line in lines:
         if segments := describe_segments(line):
             console.print(f"{line['index']} {line['strategy']}, by segment: {segments}")
+    _show_answers(lines, console)
+    if report.scenes is not None:
+        _show_scenes(report.scenes, console)
     console.print(report.summary())
+
+
+def _show_answers(lines: Sequence[Mapping[str, Any]], console: Console) -> None:
+    rows = [row for line in lines if (row := make_answers_row(line)) is not None]
+    if not rows:
+        console.print("No query met a second product, so nothing can be said of answers and thresholds.")
+        return
+    answers = lines[0]["answers"]
+    strangers = "strangers" if answers["strangers"] else "their own product left out"
+    table = Table(
+        title=f"Answers by thresholds ({answers['thresholds']}): of known queries, then of {strangers}",
+        title_justify="left",
+    )
+    table.add_column("index and strategy", no_wrap=True)
+    for column in ANSWER_COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _show_scenes(scenes: Mapping[str, Any], console: Console) -> None:
+    table = Table(
+        title=f"{scenes['n_scenes']:,} scenes with {scenes['n_pieces']:,} pieces, {scenes['found']:.1%} of them found"
+        f" by {scenes['detector']}; {scenes['index']} {scenes['strategy']}, thresholds: {scenes['thresholds']}",
+        title_justify="left",
+    )
+    table.add_column("basket of")
+    for column, _ in BASKET_WORDS.values():
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in make_basket_rows(scenes):
+        table.add_row(*row)
+    console.print(table)
+    results = ", ".join(
+        f"{share:.1%} {name.replace('_', ' ')}"
+        for name, share in scenes["results"].items()
+        if share is not None
+    )
+    console.print(f"{scenes['n_items']:,} items: {results or 'none'}.")
+    if scenes["n_pieces_unknown_sku"]:
+        console.print(f"{scenes['n_pieces_unknown_sku']:,} pieces have a SKU that the gallery lacks.")
