@@ -16,9 +16,19 @@ from unfold.decorators import display
 from backend.common.admin import ReadOnlyAdmin, check_permission
 from backend.common.problems import Problem
 from backend.evaluation.comparison import Comparison, get_comparison, refuse_drop
+from backend.evaluation.figures import draw_answers
 from backend.evaluation.models import EvaluationRun
 from backend.evaluation.switching import roll_back, start_comparison, switch_generation
-from backend.evaluation.table import FIGURE_COLUMNS, describe_segments, make_figure, make_row
+from backend.evaluation.table import (
+    ANSWER_COLUMNS,
+    BASKET_WORDS,
+    FIGURE_COLUMNS,
+    describe_segments,
+    make_answers_row,
+    make_basket_rows,
+    make_figure,
+    make_row,
+)
 from backend.gallery.admin import OPERATE, GenerationAdmin, may_operate
 from backend.gallery.generations import get_previous_generation
 from backend.gallery.models import Generation, GenerationState
@@ -76,6 +86,12 @@ class EvaluationRunAdmin(ReadOnlyAdmin):
             "whole_map": make_figure(exact["scores"].get("map"), per=0.01),
             "figure_columns": FIGURE_COLUMNS,
             "rows": [_show(line) for line in report["lines"]],
+            "answer_columns": ANSWER_COLUMNS,
+            "answer_rows": [row for line in report["lines"] if (row := make_answers_row(line)) is not None],
+            "exact_answers": exact.get("answers"),
+            "charts": draw_answers(report["lines"]),
+            "basket_columns": [words for words, _ in BASKET_WORDS.values()],
+            "basket_rows": make_basket_rows(report["scenes"]) if report.get("scenes") else [],
             "refused": report["refused"][:REFUSALS_SHOWN],
             "n_more_refused": max(0, len(report["refused"]) - REFUSALS_SHOWN),
         }

@@ -24,6 +24,7 @@ from backend.catalogue.models import Product, ReferenceImage
 from backend.common.admin import ReadOnlyAdmin, check_permission, counted, facts, label
 from backend.common.problems import Problem
 from backend.gallery.checks import check_embedded
+from backend.gallery.fit_display import show_fit, show_held_out, show_products
 from backend.gallery.generations import RETIRABLE, retire
 from backend.gallery.models import (
     Embedding,
@@ -226,7 +227,8 @@ class ShownThresholds:
 
     @display(description="Recognised from", ordering="recognised")
     def shown_recognised(self, threshold_set: ThresholdSet) -> str:
-        return f"{threshold_set.recognised:.3f}"
+        # Where nothing keeps the rate, no similarity is enough.
+        return "never" if threshold_set.recognised > 1 else f"{threshold_set.recognised:.3f}"
 
     @display(description="Margin", ordering="margin")
     def shown_margin(self, threshold_set: ThresholdSet) -> str:
@@ -483,11 +485,19 @@ class ThresholdSetAdmin(ShownThresholds, ReadOnlyAdmin):
     list_filter_submit = True
     fieldsets = [
         ("Threshold set", {"fields": ["generation", ("strategy", "version")]}),
-        ("Thresholds", {"fields": THRESHOLDS}),
-        ("How they were fitted", {"fields": ["shown_fit", "created_at"]}),
+        ("Thresholds", {"fields": [*THRESHOLDS, "shown_products"]}),
+        ("How they were fitted", {"fields": ["shown_held_out", "shown_fit", "created_at"]}),
     ]
-    readonly_fields = [*THRESHOLDS, "shown_fit", "created_at"]
+    readonly_fields = [*THRESHOLDS, "shown_products", "shown_held_out", "shown_fit", "created_at"]
 
-    @display(description="Fit")
+    @display(description="Products with their own")
+    def shown_products(self, threshold_set: ThresholdSet) -> SafeString | str:
+        return show_products(threshold_set)
+
+    @display(description="How well they hold")
+    def shown_held_out(self, threshold_set: ThresholdSet) -> SafeString | str:
+        return show_held_out(threshold_set)
+
+    @display(description="Fitted to")
     def shown_fit(self, threshold_set: ThresholdSet) -> SafeString | str:
-        return facts(threshold_set.fit)
+        return show_fit(threshold_set)

@@ -109,6 +109,53 @@ def test_a_run_that_lacks_a_newer_figure_is_shown_without_it(manager):
     assert row["figures"] == ["52.36", "100.00", "29.36", "", "7.04", "", "6.31", ""]
 
 
+def test_answers_strangers_and_baskets_are_shown_where_they_were_measured(manager):
+    shares = {"recognised": [0.5, 0.4, 0.6], "needs_confirmation": [0.4, 0.3, 0.5], "unknown": [0.1, 0, 0.2]}
+    answers = {
+        "thresholds": "threshold set 3",
+        "known": shares | {"wrong_accepts": [0.0123, 0, 0.03]},
+        "left_out": shares | {"wrong_accepts": [0.5, 0.4, 0.6]},
+        "strangers": None,
+        "calibration": {"error": [0.034, 0.02, 0.06], "bins": [[0.2, 0.1, 0.3], [0.9, 0.95, 0.7]]},
+        "risk_coverage": [[0.1, 0.0], [1.0, 0.33]],
+    }
+    plain = line("exact (NumPy)", "float", "searched exactly", answers=answers, open_set=None)
+    page = manager.get(change_url(make_run(lines=[plain]))).content.decode()
+    for told in (
+        "Thresholds: threshold set 3",
+        "asked once more with their own product left out",
+        ">1.23<",
+        ">3.40<",
+    ):
+        assert told in page, told
+    assert page.count("<svg viewBox") == 2
+    assert "Baskets of whole scenes" not in page
+
+    open_set = {"auroc": [0.9, 0.8, 0.95], "fpr_at_95_tpr": [0.4, 0.3, 0.5],
+                "identification_at_1_percent": [0.31, 0.2, 0.4], "identification_at_01_percent": None}  # fmt: skip
+    judged = line(
+        "HNSW", "float", "HNSW", answers=answers | {"strangers": answers["left_out"]}, open_set=open_set
+    )
+    figures = {
+        name: [0.25, 0.1, 0.5]
+        for name in (
+            "checkout_accuracy",
+            "average_counting_distance",
+            "mean_category_counting_distance",
+            "mean_category_iou",
+        )
+    }
+    scenes = {"n_scenes": 4, "n_pieces": 20, "n_pieces_unknown_sku": 2, "detector": "lite 1", "index": "HNSW",
+              "strategy": "float", "thresholds": "fitted to the queries", "recognised": figures,
+              "proposed": figures}  # fmt: skip
+    unknown = {"n_query": 7, "n_query_held_out": 5, "n_query_unknown_sku": 2, "share": 0.2, "seed": 4,
+               "held_out": ["A", "B"]}  # fmt: skip
+    page = manager.get(change_url(make_run(lines=[judged], scenes=scenes, unknown=unknown))).content.decode()
+    for told in ("2 products were held out of it (seed 4), and 2 have a SKU that it lacks", ">90.00<", ">31.00<",
+                 "4 scenes with 20 pieces, 2 of them of a SKU", "25.00 (10.00 to 50.00)"):  # fmt: skip
+        assert told in page, told
+
+
 def test_an_evaluation_that_is_not_there_is_a_404(manager):
     for name in ("change", "report"):
         assert manager.get(reverse(f"admin:evaluation_evaluationrun_{name}", args=[99])).status_code == 404

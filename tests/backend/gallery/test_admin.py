@@ -135,7 +135,15 @@ def test_what_is_stored_as_json_is_read_as_names_and_values(generation):
     )  # fmt: skip
     for row, told in (
         (model, ["<dt>Embedding dimension</dt><dd>512</dd>", "<dd>width 224, height 224</dd>"]),
-        (fitted, ["<dt>Automatic</dt><dd>yes</dd>", "<dt>Rank 1</dt><dd>0.7872</dd>"]),
+        (
+            fitted,
+            [
+                "<dt>Fitted by the sweep</dt><dd>yes</dd>",
+                "<dd>0.7872</dd>",
+                "too few queries",
+                "none: no product",
+            ],
+        ),
         (generation, ["HNSW, M 32, efConstruction 200"]),
     ):
         page = operator.get(
@@ -143,6 +151,30 @@ def test_what_is_stored_as_json_is_read_as_names_and_values(generation):
         ).content.decode()
         assert [text for text in told if text not in page] == []
         assert "nlist" not in page
+
+
+def test_a_fit_says_how_it_held_and_what_its_confidence_means(generation):
+    shares = {
+        "recognised": [0.5, 0.4, 0.6],
+        "needs_confirmation": [0.49, 0.4, 0.6],
+        "unknown": [0.01, 0, 0.02],
+    }
+    fitted = ThresholdSet.objects.create(
+        generation=generation, strategy="float", version=9, recognised=2.0, margin=0.1, unknown=0.3,
+        false_accepts=0.01,
+        products={"7": {"sku": "COLA-330", "recognised": 0.71, "margin": 0.1, "unknown": 0.4}},
+        confidence={"intercept": -1.0, "similarity": 2.0, "lead": 3.0, "unknown_share": 0.1},
+        fit={
+            "held_out": {"known": shares | {"wrong_accepts": [0.012, 0, 0.03]},
+                         "strangers": {one: [0.25, 0.1, 0.4] for one in (*shares, "wrong_accepts")}},
+            "calibration": {"error": [0.034, 0.02, 0.06], "bins": [[0.2, 0.1, 0.3], [0.9, 0.95, 0.7]]},
+        },
+    )  # fmt: skip
+    operator = make_staff("operator", "operator")
+    shown = page(operator, "gallery_thresholdset_change", fitted.pk)
+    for told in ("never", "COLA-330", "0.710", "50.0&nbsp;%", "40.0 to 60.0", "25.0&nbsp;%",
+                 "Calibration error of the confidence: 3.4&nbsp;%", "<circle"):  # fmt: skip
+        assert told in shown, told
 
 
 def test_a_manager_reads_generations_and_no_operators_page(manager, generation):
