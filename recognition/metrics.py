@@ -264,6 +264,23 @@ def identification_rate(
     return float((surpassed & right).mean())
 
 
+def identification_curve(
+    known: NDArray[np.float64], right: NDArray[np.bool_], strangers: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`identification_rate` at every rate of false accepts that the strangers can tell, 0 among them.
+
+    Returns:
+        The rates 0, 1 / M, ..., 1 and the shares identified, each (M + 1,), neither falling.
+    Raises:
+        ValueError: there is none of a kind.
+    """
+    _wants_both(known, strangers)
+    thresholds = np.append(np.sort(strangers)[::-1], -np.inf)
+    hits = np.sort(known[right])
+    above = len(hits) - np.searchsorted(hits, thresholds, side="right")
+    return np.arange(len(strangers) + 1) / len(strangers), above / len(known)
+
+
 def _wants_both(known: NDArray[np.float64], strangers: NDArray[np.float64]) -> None:
     if not len(known) or not len(strangers):
         raise ValueError(

@@ -3,7 +3,7 @@
 Colours are CSS classes and `currentColor`: they follow the page's light or dark theme (checklane.css, *charts*).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from django.utils.html import format_html, format_html_join
@@ -31,8 +31,19 @@ class Curve:
     weights: Sequence[float] | None = None
 
 
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
 def draw_curves(
-    title: str, curves: Sequence[Curve], *, x: str, y: str, top: float = 1.0, diagonal: bool = False
+    title: str,
+    curves: Sequence[Curve],
+    *,
+    x: str,
+    y: str,
+    top: float = 1.0,
+    diagonal: bool = False,
+    x_words: Callable[[float], str] = _per_cent,
 ) -> SafeString:
     """A chart of shares: x from 0 to 1, y from 0 to `top`, labelled in per cent.
 
@@ -40,6 +51,7 @@ def draw_curves(
         title: what it shows, for who does not see it.
         x, y: the axes' names.
         diagonal: also draw y = x, where said and seen would agree.
+        x_words: what is written at a place along x, 0 to 1.
     """
 
     def place(point: Point) -> Point:
@@ -60,7 +72,7 @@ def draw_curves(
             (
                 LEFT, f"{place((0, tick * top))[1]:.1f}", WIDTH - RIGHT,
                 LEFT - 5, f"{place((0, tick * top))[1] + 3.5:.1f}", _per_cent(tick * top),
-                f"{place((tick, 0))[0]:.1f}", HEIGHT - BOTTOM + 15, _per_cent(tick),
+                f"{place((tick, 0))[0]:.1f}", HEIGHT - BOTTOM + 15, x_words(tick),
             )
             for tick in TICKS
         ),
@@ -110,7 +122,3 @@ def _dots(places: Sequence[Point], weights: Sequence[float], number: int) -> Saf
             for (px, py), weight in zip(places, weights, strict=True)
         ),
     )
-
-
-def _per_cent(share: float) -> str:
-    return f"{100 * share:.3g} %"

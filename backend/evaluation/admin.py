@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
@@ -16,19 +17,10 @@ from unfold.decorators import display
 from backend.common.admin import ReadOnlyAdmin, check_permission
 from backend.common.problems import Problem
 from backend.evaluation.comparison import Comparison, get_comparison, refuse_drop
-from backend.evaluation.figures import draw_answers
 from backend.evaluation.models import EvaluationRun
+from backend.evaluation.page import make_comparison, make_page, render_page
 from backend.evaluation.switching import roll_back, start_comparison, switch_generation
-from backend.evaluation.table import (
-    ANSWER_COLUMNS,
-    BASKET_WORDS,
-    FIGURE_COLUMNS,
-    describe_segments,
-    make_answers_row,
-    make_basket_rows,
-    make_figure,
-    make_row,
-)
+from backend.evaluation.table import make_figure
 from backend.gallery.admin import OPERATE, GenerationAdmin, may_operate
 from backend.gallery.generations import get_previous_generation
 from backend.gallery.models import Generation, GenerationState
@@ -38,8 +30,6 @@ from backend.gallery.selectors import get_active_generation, get_generation
 SIDE_FIGURES = (
     ("recall_at_1", 0.01), ("recall_at_5", 0.01), ("map_at_100", 0.01), ("p50_ms", 1), ("p95_ms", 1),
 )  # fmt: skip
-# A folder may have thousands of bad rows; the JSON file names each.
-REFUSALS_SHOWN = 50
 
 
 @admin.register(EvaluationRun)
@@ -47,6 +37,7 @@ class EvaluationRunAdmin(ReadOnlyAdmin):
     empty_note = "Evaluations are run by manage.py evaluate_recall."
     list_display = ["subject", "shown_recall", "generation", "asked_by", "created_at"]
     list_select_related = ["generation__embedder"]
+    actions = ["compare"]
 
     def get_urls(self) -> list[URLPattern]:
         return [
@@ -55,8 +46,44 @@ class EvaluationRunAdmin(ReadOnlyAdmin):
                 self.admin_site.admin_view(self.report_view),
                 name="evaluation_evaluationrun_report",
             ),
+            path(
+                "<int:pk>/html/",
+                self.admin_site.admin_view(self.html_view),
+                name="evaluation_evaluationrun_html",
+            ),
+            path(
+                "compare/<int:first>/<int:second>/",
+                self.admin_site.admin_view(self.compare_view),
+                name="evaluation_evaluationrun_compare",
+            ),
             *super().get_urls(),
         ]
+
+    @admin.action(description="Compare two side by side", permissions=["view"])
+    def compare(self, request: HttpRequest, runs: QuerySet[EvaluationRun]) -> HttpResponse | None:
+        chosen = sorted(runs.values_list("pk", flat=True))
+        if len(chosen) != 2:
+            self.message_user(request, f"Choose two evaluations, not {len(chosen)}.", messages.ERROR)
+            return None
+        return redirect("admin:evaluation_evaluationrun_compare", *chosen)
+
+    def compare_view(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
+        """Two evaluations line by line, the older first."""
+        check_permission(request, "evaluation.view_evaluationrun")
+        runs = [get_object_or_404(EvaluationRun, pk=pk) for pk in (first, second)]
+        asked = [
+            [one.report.get(key) for key in ("subject", "query_file", "n_query", "n_gallery", "unknown")]
+            for one in runs
+        ]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Two evaluations",
+            "opts": self.opts,
+            "runs": runs,
+            "compared": make_comparison(*runs),
+            "differ": asked[0] != asked[1],
+        }
+        return TemplateResponse(request, "evaluation/compare.html", context)
 
     @display(description="Recall@1 of exact search")
     def shown_recall(self, run: EvaluationRun) -> str:
@@ -74,26 +101,13 @@ class EvaluationRunAdmin(ReadOnlyAdmin):
         run = self.get_object(request, object_id)
         if not isinstance(run, EvaluationRun):
             raise Http404(f"there is no evaluation {object_id}")
-        report = run.report
-        exact = report["lines"][0]
         context = {
             **self.admin_site.each_context(request),
             "title": "Evaluation",
             "opts": self.opts,
             "original": run,
-            "run": run,
-            "report": report,
-            "whole_map": make_figure(exact["scores"].get("map"), per=0.01),
-            "figure_columns": FIGURE_COLUMNS,
-            "rows": [_show(line) for line in report["lines"]],
-            "answer_columns": ANSWER_COLUMNS,
-            "answer_rows": [row for line in report["lines"] if (row := make_answers_row(line)) is not None],
-            "exact_answers": exact.get("answers"),
-            "charts": draw_answers(report["lines"]),
-            "basket_columns": [words for words, _ in BASKET_WORDS.values()],
-            "basket_rows": make_basket_rows(report["scenes"]) if report.get("scenes") else [],
-            "refused": report["refused"][:REFUSALS_SHOWN],
-            "n_more_refused": max(0, len(report["refused"]) - REFUSALS_SHOWN),
+            "links": True,
+            **make_page(run),
         }
         return TemplateResponse(request, "evaluation/run.html", context)
 
@@ -105,12 +119,13 @@ class EvaluationRunAdmin(ReadOnlyAdmin):
         response["Content-Disposition"] = f'attachment; filename="evaluation-{run.pk}.json"'
         return response
 
-
-def _show(line: dict[str, Any]) -> dict[str, Any]:
-    index, strategy, used, *figures = make_row(line)
-    # One segment alone is searched as the line is; several may differ.
-    segments = describe_segments(line) if len(line["segments"]) > 1 else ""
-    return {"index": index, "strategy": strategy, "used": used, "segments": segments, "figures": figures}
+    def html_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The page as one file, as `evaluate_recall --html` writes it."""
+        check_permission(request, "evaluation.view_evaluationrun")
+        run = get_object_or_404(EvaluationRun.objects.select_related("generation__embedder"), pk=pk)
+        response = HttpResponse(render_page(run))
+        response["Content-Disposition"] = f'attachment; filename="evaluation-{run.pk}.html"'
+        return response
 
 
 admin.site.unregister(Generation)

@@ -17,6 +17,7 @@ from django.conf import settings
 from numpy.typing import NDArray
 
 from backend.common.problems import Problem
+from backend.evaluation.details import Asked, describe_details
 from backend.evaluation.embedding import Crop, Cropping, Over, embed_pictures
 from backend.evaluation.models import EvaluationRun
 from backend.evaluation.open_set import (
@@ -181,7 +182,8 @@ def evaluate(subject: Subject, plan: Plan, over: Over[Any]) -> EvaluationReport:
     seconds = time.perf_counter() - started
     task = set_task(gallery, query, refused, plan.open_set)
     judges = {strategy: _judge(subject, plan, task, strategy) for strategy in STRATEGIES}
-    lines, scenes = _measure(task, plan, wanted, judges, refused, over)
+    lines, scenes, found = _measure(task, plan, wanted, judges, refused, over)
+    details = describe_details(Asked(task, gallery, query, found, get_searched(task, found, "float")))
     card = plan.embedder.card
     return EvaluationReport(
         subject=subject.name,
@@ -212,6 +214,7 @@ def evaluate(subject: Subject, plan: Plan, over: Over[Any]) -> EvaluationReport:
         refused=tuple(refused),
         lines=tuple(lines),
         scenes=scenes,
+        details=details,
     )
 
 
@@ -241,7 +244,11 @@ def _describe_unknown(task: Task, open_set: OpenSet | None) -> Unknown:
 def store_run(report: EvaluationReport, generation: Generation | None, asked_by: str) -> EvaluationRun:
     """Keep a report; with the generation whose embedder it was, if it was one's."""
     return EvaluationRun.objects.create(
-        generation=generation, subject=report.subject, asked_by=asked_by, report=report.to_dict()
+        generation=generation,
+        subject=report.subject,
+        asked_by=asked_by,
+        report=report.to_dict(),
+        pictures=report.details.pictures,
     )
 
 
@@ -252,7 +259,8 @@ def _measure(
     judges: Mapping[Strategy, Judge],
     refused: list[Refusal],
     over: Over[Any],
-) -> tuple[list[Line], Measured]:
+) -> tuple[list[Line], Measured, NDArray[np.intp]]:
+    """The lines, the scenes, and what exact search found."""
     types = [index for index in FLOAT_INDEXES if (index, "float") in wanted] or [FLOAT_INDEXES[0]]
     with ExitStack() as stack:
         built: dict[LineIndex, BuiltGallery] = {}
@@ -280,7 +288,7 @@ def _measure(
             lines.append(_reference_line(task, one, open_set, answers))
         else:
             lines.append(_line(task, one, built[one.index], reports[one.index], reference, open_set, answers))
-    return lines, scenes
+    return lines, scenes, np.stack(reference.found)
 
 
 def _searched_as_served(

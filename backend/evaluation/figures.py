@@ -35,10 +35,43 @@ def draw_answers(lines: Sequence[Mapping[str, Any]]) -> list[SafeString]:
             top=_above(highest),
         )
     ]
+    open_set = {
+        line["strategy"]: line["open_set"]["curve"] for line in reversed(lines) if line.get("open_set")
+    }
+    if open_set:
+        charts.append(
+            draw_curves(
+                "Share of the known that are answered rightly, by the share of strangers that pass as well",
+                [Curve(strategy, open_set[strategy]) for strategy in first if strategy in open_set],
+                x="strangers accepted",
+                y="identified",
+            )
+        )
     calibration = next(iter(first.values()))["calibration"]
     if calibration is not None:
         charts.append(draw_reliability(calibration["bins"]))
     return charts
+
+
+def draw_histograms(histograms: Mapping[str, Sequence[int]]) -> SafeString:
+    """How similar the best candidate was, where it was right, where it was wrong, and of strangers.
+
+    Each kind as shares of its own, for they are of different numbers.
+    """
+    kinds = [(name, counts) for name, counts in histograms.items() if sum(counts)]
+    shares = [(name, [n / sum(counts) for n in counts]) for name, counts in kinds]
+    highest = max((share for _, of in shares for share in of), default=0.1)
+    return draw_curves(
+        "How similar the best candidate was: shares of the right, of the wrong, and of the strangers",
+        [
+            Curve(name, [((number + 0.5) / len(of), share) for number, share in enumerate(of)])
+            for name, of in shares
+        ],
+        x="similarity",
+        y="share",
+        top=_above(highest),
+        x_words=lambda place: f"{2 * place - 1:g}",
+    )
 
 
 def _above(share: float) -> float:

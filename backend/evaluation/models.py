@@ -15,6 +15,9 @@ class EvaluationRun(TimestampedModel):
     subject = models.CharField(max_length=200, help_text="The folder, or 'live catalogue'.")
     asked_by = models.CharField(max_length=150, blank=True)
     report = models.JSONField()
+    pictures = models.JSONField(
+        default=dict, blank=True, help_text="Thumbnails that the report names, as data URIs."
+    )
 
     class Meta:
         ordering = ["-created_at"]

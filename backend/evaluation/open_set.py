@@ -37,13 +37,14 @@ from recognition.metrics import (
     auroc,
     bootstrap_interval,
     false_positive_rate,
+    identification_curve,
     identification_rate,
     risk_coverage,
 )
 from recognition.ranking import Confidence, Thresholds
 
 QUERIES_AT_ONCE = 64
-POINTS = 60  # of a risk-coverage curve
+POINTS = 60  # of a curve
 IDENTIFICATION_RATES = {"identification_at_1_percent": 0.01, "identification_at_01_percent": 0.001}
 
 
@@ -115,7 +116,7 @@ def _similarities(
     return cosines
 
 
-def measure_open_set(searched: Searched) -> dict[str, Figure | None] | None:
+def measure_open_set(searched: Searched) -> dict[str, Any] | None:
     """AUROC, false positive rate at 95 % true ones, and identification rates; None without strangers or known."""
     known, strangers = searched.answers_of_known(), searched.answers_of_strangers(foreign=True)
     if not len(known) or not len(strangers):
@@ -134,7 +135,9 @@ def measure_open_set(searched: Searched) -> dict[str, Figure | None] | None:
         return [round(one, 5) for one in (value, *bootstrap_interval(drawn, both.product))]
 
     similarity, right = both.similarity, both.right
+    rates, identified = identification_curve(known.similarity, known.right, strangers.similarity)
     return {
+        "curve": _points(rates, identified),
         "auroc": figure(lambda first, second: auroc(similarity[first], similarity[second])),
         "fpr_at_95_tpr": figure(
             lambda first, second: false_positive_rate(similarity[first], similarity[second])
@@ -213,5 +216,10 @@ def _risk_coverage(
         both.right,
         np.concatenate(weigh(len(known), len(strangers), UNKNOWN_SHARE)),
     )
-    chosen = np.unique(np.linspace(0, len(coverage) - 1, POINTS).round().astype(int))
-    return [[round(float(coverage[one]), 4), round(float(risk[one]), 4)] for one in chosen]
+    return _points(coverage, risk)
+
+
+def _points(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[list[float]]:
+    """At most POINTS of a curve, the first and the last among them."""
+    chosen = np.unique(np.linspace(0, len(x) - 1, POINTS).round().astype(int))
+    return [[round(float(x[one]), 4), round(float(y[one]), 4)] for one in chosen]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from backend.evaluation.details import Details
 from backend.evaluation.embedding import Crop
 from backend.evaluation.pictures import Refusal
 from recognition.gallery import SearchSettings, Strategy
@@ -136,11 +137,13 @@ class EvaluationReport:
     refused: tuple[Refusal, ...]
     lines: tuple[Line, ...]
     scenes: Mapping[str, Any] | None
+    details: Details
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """As plain values for JSON; the thumbnails stay in `details.pictures`."""
         values = {"schema_version": SCHEMA_VERSION} | asdict(self)
         del values["search"]["strategy"]  # each line has its own
+        del values["details"]["pictures"]
         return values
 
     def summary(self) -> str:

@@ -18,6 +18,7 @@ from recognition.metrics import (
     exact_hash_search,
     exact_search,
     false_positive_rate,
+    identification_curve,
     identification_rate,
     mean_average_precision,
     nearest_products,
@@ -206,6 +207,19 @@ class TestOpenSet:
                 if (strangers >= t).mean() <= rate
             )
         assert identification_rate(known, right, strangers, rate) == wanted
+
+    @given(scores, scores, st.data())
+    def test_the_identification_curve_goes_through_the_rates(
+        self, known: NDArray[np.float64], strangers: NDArray[np.float64], data: st.DataObject
+    ) -> None:
+        right = data.draw(arrays.arrays(np.bool_, len(known)))
+        rates, identified = identification_curve(known, right, strangers)
+        assert len(rates) == len(strangers) + 1
+        assert identified[0] == sum(
+            s > max(strangers) and r for s, r in zip(known, right, strict=True)
+        ) / len(known)
+        for rate, share in zip(rates[1:], identified[1:], strict=True):
+            assert share == identification_rate(known, right, strangers, rate)
 
     def test_too_few_strangers_tell_no_rate(self) -> None:
         known, right = np.array([0.9]), np.array([True])

@@ -1,5 +1,6 @@
 """The pages of evaluation runs: the report as a table, what Milvus really used, and the JSON file to take along."""
 
+import re
 from typing import Any
 
 import pytest
@@ -131,7 +132,7 @@ def test_answers_strangers_and_baskets_are_shown_where_they_were_measured(manage
     assert page.count("<svg viewBox") == 2
     assert "Baskets of whole scenes" not in page
 
-    open_set = {"auroc": [0.9, 0.8, 0.95], "fpr_at_95_tpr": [0.4, 0.3, 0.5],
+    open_set = {"curve": [[0, 0.1], [1, 0.5]], "auroc": [0.9, 0.8, 0.95], "fpr_at_95_tpr": [0.4, 0.3, 0.5],
                 "identification_at_1_percent": [0.31, 0.2, 0.4], "identification_at_01_percent": None}  # fmt: skip
     judged = line(
         "HNSW", "float", "HNSW", answers=answers | {"strangers": answers["left_out"]}, open_set=open_set
@@ -156,6 +157,63 @@ def test_answers_strangers_and_baskets_are_shown_where_they_were_measured(manage
         assert told in page, told
 
 
+DETAILS = {
+    "histograms": {"right": [0] * 30 + [3] * 10, "wrong": [0] * 20 + [1] * 20, "strangers": [0] * 40},
+    "confusions": [{"sku": "COLA", "answered": "ZERO", "n": 3, "n_query": 9, "query": "q:2", "nearest": None}],
+    "worst": [
+        {"picture": "q7.jpg", "sku": "COLA", "answered": "ZERO", "similarity": 0.91, "right_similarity": None,
+         "query": "q:2", "nearest": "gone"},
+    ],
+    "products": [{"sku": "COLA", "n_pictures": 1, "n_query": 0, "right": None, "taken_for": None,
+                  "advice": "a second picture"}],
+}  # fmt: skip
+
+
+def test_the_page_as_one_file_needs_nothing_beside_it(manager):
+    run = make_run(details=DETAILS, subject="<b>shop</b>")
+    EvaluationRun.objects.update(pictures={"q:2": "data:image/jpeg;base64,AAAA"})
+    url = reverse("admin:evaluation_evaluationrun_html", args=[run.pk])
+    page = manager.get(change_url(run)).content.decode()
+    assert url in page
+    answer = manager.get(url)
+    assert answer["Content-Disposition"] == f'attachment; filename="evaluation-{run.pk}.html"'
+    file = answer.content.decode()
+    for shown in (page, file):
+        for told in (
+            "<strong>COLA</strong> taken for <strong>ZERO</strong>: 3 of 9 queries",
+            "data:image/jpeg;base64,AAAA",
+            "none of its own pictures among the nearest hundred",
+            "a second picture",
+            "<svg viewBox",
+        ):
+            assert told in shown, told
+    assert "&lt;b&gt;shop" in file
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", file)
+    assert not re.findall(r"url\((?!data:)", file)
+    assert ".ck-card" in file
+    assert make_staff("nobody").get(url).status_code == 403
+
+
+def test_two_are_compared_line_by_line(manager):
+    better = line("exact (NumPy)", "float", "searched exactly")
+    better["scores"]["recall_at_1"] = 0.6
+    runs = make_run(line("HNSW", "float", "HNSW")), make_run(lines=[better])
+    url = reverse("admin:evaluation_evaluationrun_changelist")
+    chosen = {"action": "compare", "_selected_action": [run.pk for run in runs]}
+    answer = manager.post(url, chosen, follow=True)
+    [exact, hnsw] = answer.context["compared"]
+    recall = exact["rows"][0]
+    assert (recall["name"], recall["values"], recall["difference"]) == ("R@1 %", ["52.36", "60.00"], "+7.64")
+    assert hnsw["rows"][0]["values"] == ["52.36", ""]
+    assert "the figures are not of the same queries" not in answer.content.decode()
+    other = make_run(n_query=5)
+    pair = reverse("admin:evaluation_evaluationrun_compare", args=[runs[0].pk, other.pk])
+    assert "the figures are not of the same queries" in manager.get(pair).content.decode()
+    one = manager.post(url, chosen | {"_selected_action": [other.pk]}, follow=True)
+    assert "Choose two evaluations, not 1." in one.content.decode()
+    assert make_staff("nobody").get(pair).status_code == 403
+
+
 def test_an_evaluation_that_is_not_there_is_a_404(manager):
-    for name in ("change", "report"):
+    for name in ("change", "report", "html"):
         assert manager.get(reverse(f"admin:evaluation_evaluationrun_{name}", args=[99])).status_code == 404

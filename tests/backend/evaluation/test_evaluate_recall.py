@@ -1,5 +1,6 @@
 """The evaluation against a plain computation after the protocol, on a real Milvus with a small real model."""
 
+import base64
 import io
 import json
 import os
@@ -385,6 +386,37 @@ def test_scenes_go_through_the_whole_pipeline(
         assert low <= said <= high
     n_recognised = 12 * found["results"]["recognised"]
     assert found["recognised"]["average_counting_distance"][0] >= (11 - n_recognised) / 3 - 1e-3
+
+
+def test_what_lies_behind_the_figures(report: EvaluationReport, plain: Plain) -> None:
+    """Confusions, worst queries and products again, from the ranked SKUs of the plain computation."""
+    details = report.details
+    answered = [(sku, ranked[0]) for sku, ranked in plain.ranked()]
+    wrong = Counter(pair for pair in answered if pair[0] != pair[1])
+    assert sum(details.histograms["right"]) == len(answered) - sum(wrong.values())
+    assert sum(details.histograms["wrong"]) == sum(wrong.values())
+    assert sum(details.histograms["strangers"]) == 1
+    named = {(one["sku"], one["answered"]): one["n"] for one in details.confusions}
+    assert named.items() <= wrong.items()
+    assert len(named) == min(len(wrong), 12)
+    assert sorted(named.values()) == sorted(wrong.values())[-len(named) :]
+    surpassed = [one["similarity"] - (one["right_similarity"] or -1) for one in details.worst]
+    assert (np.diff(surpassed) < 2e-4).all()  # to the rounding
+    assert all((one["sku"], one["answered"]) in wrong for one in details.worst)
+    for one in (*details.confusions, *details.worst):
+        for key in (one["query"], one["nearest"]):
+            data = base64.b64decode(details.pictures[key].removeprefix("data:image/jpeg;base64,"))
+            assert max(images.decode(data).pixels.shape) <= 112
+    products = {one["sku"]: one for one in details.products}
+    assert len(products) == N_PRODUCTS
+    for sku, one in products.items():
+        own = [pair for pair in answered if pair[0] == sku]
+        assert (one["n_pictures"], one["n_query"]) == (N_GALLERY // N_PRODUCTS, len(own))
+        if own:
+            assert one["right"] == pytest.approx(
+                np.mean([first == second for first, second in own]), abs=1e-4
+            )
+            assert bool(one["advice"]) == (one["right"] < 0.9)
 
 
 def documented_keys() -> set[str]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from backend.common.problems import Problem
 from backend.evaluation.evaluate import INDEXES, STRATEGIES, evaluate, make_plan, store_run
+from backend.evaluation.page import render_page
 from backend.evaluation.pictures import folder_subject, live_subject
 from backend.evaluation.progress import name_refused, progress_bars
 from backend.evaluation.report import EvaluationReport
@@ -77,10 +78,17 @@ class Command(BaseCommand):
             help="with scenes.json: whole scenes through the detector and the rest, and their baskets",
         )
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
+        parser.add_argument(
+            "--html",
+            type=Path,
+            metavar="FILE",
+            help="write the report as a page that needs nothing beside it",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["json"] is not None and not options["json"].parent.is_dir():
-            raise CommandError(f"--json: there is no folder {options['json'].parent}")
+        for name in ("json", "html"):
+            if options[name] is not None and not options[name].parent.is_dir():
+                raise CommandError(f"--{name}: there is no folder {options[name].parent}")
         # As Ctrl-C does, so that the collections made for the evaluation are dropped then too.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -107,6 +115,8 @@ class Command(BaseCommand):
         run = store_run(report, plan.generation, "command")
         if options["json"] is not None:
             options["json"].write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        if options["html"] is not None:
+            options["html"].write_text(render_page(run), encoding="utf-8")
         name_refused(report.refused, self.stderr)
         _show(report, cast(TextIO, self.stdout))
         self.stdout.write(f"stored as {run}")

@@ -1,0 +1,122 @@
+"""An evaluation as a page: for the admin, and as one HTML file that needs nothing beside it."""
+
+from pathlib import Path
+from typing import Any
+
+from django.contrib.staticfiles import finders
+from django.template.loader import render_to_string
+from django.utils.safestring import SafeString
+
+from backend.evaluation.details import PRODUCTS_KEPT, with_pictures
+from backend.evaluation.figures import draw_answers, draw_histograms
+from backend.evaluation.models import EvaluationRun
+from backend.evaluation.table import (
+    ANSWER_COLUMNS,
+    BASKET_WORDS,
+    FIGURE_COLUMNS,
+    describe_segments,
+    make_answers_row,
+    make_basket_rows,
+    make_figure,
+    make_row,
+)
+
+# A folder may have thousands of bad rows; the JSON file names each.
+REFUSALS_SHOWN = 50
+STYLES = "common/checklane.css"
+
+
+def make_page(run: EvaluationRun) -> dict[str, Any]:
+    """What the template evaluation/body.html shows of a run; what an older run did not measure is left out."""
+    report = run.report
+    exact = report["lines"][0]
+    details = report.get("details")
+    answer_rows = [row for line in report["lines"] if (row := make_answers_row(line)) is not None]
+    return {
+        "run": run,
+        "report": report,
+        "whole_map": make_figure(exact["scores"].get("map"), per=0.01),
+        "figure_columns": FIGURE_COLUMNS,
+        "rows": [_show(line) for line in report["lines"]],
+        "answer_columns": ANSWER_COLUMNS,
+        "answer_rows": answer_rows,
+        "exact_answers": exact.get("answers"),
+        "charts": draw_answers(report["lines"]),
+        "basket_columns": [words for words, _ in BASKET_WORDS.values()],
+        "basket_rows": make_basket_rows(report["scenes"]) if report.get("scenes") else [],
+        "refused": report["refused"][:REFUSALS_SHOWN],
+        "n_more_refused": max(0, len(report["refused"]) - REFUSALS_SHOWN),
+        "products_kept": PRODUCTS_KEPT,
+    } | ({} if details is None else _show_details(details, run.pictures))
+
+
+def _show_details(details: dict[str, Any], pictures: dict[str, str]) -> dict[str, Any]:
+    products = [
+        one | {"right_words": "-" if one["right"] is None else f"{100 * one['right']:.0f} %"}
+        for one in details["products"]
+    ]
+    return {
+        "details": details | {"products": products},
+        "histogram": draw_histograms(details["histograms"]),
+        "confusions": with_pictures(details["confusions"], pictures),
+        "worst": with_pictures(details["worst"], pictures),
+    }
+
+
+def _show(line: dict[str, Any]) -> dict[str, Any]:
+    index, strategy, used, *figures = make_row(line)
+    # One segment alone is searched as the line is; several may differ.
+    segments = describe_segments(line) if len(line["segments"]) > 1 else ""
+    return {"index": index, "strategy": strategy, "used": used, "segments": segments, "figures": figures}
+
+
+def render_page(run: EvaluationRun) -> str:
+    """The page as one file: styles, charts and pictures are in it."""
+    found = finders.find(STYLES)
+    assert isinstance(found, str)
+    # Our own file: nothing in it wants escaping.
+    css = SafeString(Path(found).read_text(encoding="utf-8"))
+    return render_to_string("evaluation/page.html", make_page(run) | {"css": css, "links": False})
+
+
+COMPARED = {
+    "R@1 %": ("scores", "recall_at_1"),
+    "R@5 %": ("scores", "recall_at_5"),
+    "mAP@100 %": ("scores", "map_at_100"),
+    "recognised %": ("answers", "known", "recognised"),
+    "wrong %": ("answers", "known", "wrong_accepts"),
+    "ECE %": ("answers", "calibration", "error"),
+    "AUROC %": ("open_set", "auroc"),
+    "FPR95 %": ("open_set", "fpr_at_95_tpr"),
+    "DIR@1 %": ("open_set", "identification_at_1_percent"),
+}
+
+
+def make_comparison(first: EvaluationRun, second: EvaluationRun) -> list[dict[str, Any]]:
+    """Two runs line by line: for each index and strategy that either has, and each of COMPARED, both values in per
+    cent and the second less the first.
+    """
+    lines = [{(one["index"], one["strategy"]): one for one in run.report["lines"]} for run in (first, second)]
+    compared = []
+    for key in dict.fromkeys([*lines[0], *lines[1]]):
+        rows = []
+        for name, path in COMPARED.items():
+            values = [_value(side.get(key), path) for side in lines]
+            if values == [None, None]:
+                continue
+            rows.append(
+                {
+                    "name": name,
+                    "values": [make_figure(value, per=0.01) for value in values],
+                    "difference": "" if None in values else f"{100 * (values[1] - values[0]):+.2f}",  # type: ignore[operator]
+                }
+            )
+        compared.append({"line": " ".join(key), "rows": rows})
+    return compared
+
+
+def _value(line: Any, path: tuple[str, ...]) -> float | None:
+    """A figure of a line; None where the run did not measure it."""
+    for step in path:
+        line = None if line is None else line.get(step)
+    return line[0] if isinstance(line, list) else line
