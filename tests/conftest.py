@@ -5,13 +5,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.live import LiveService, start_live_service
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# On a busy machine a draw takes as long as it takes: time says nothing of what is tested.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 CHROMIUM = next(
     (path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if os.path.exists(path)), None
 )
+
+# Folders, and fixtures of others, whose tests share the engines, so that one process has to run them one by one.
+ON_ENGINES = {"backend", "end_to_end"}
+ENGINES = {"db", "live_service", "milvus_uri"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `pytest -n 2 --dist loadgroup`: what needs the engines in one process, the rest file by file in another."""
+    for item in items:
+        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
+        shared = folder in ON_ENGINES or not ENGINES.isdisjoint(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("engines" if shared else item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """pytest plugin: one set of real engines for the whole run, up before Django reads its settings.
 
 CHECKLANE_TEST_DATA names a folder whose engines stay up between runs, for whoever runs single tests all day;
-without it the set lives in a folder of its own and is stopped and removed at the end.
+without it the set lives in a folder of its own and is stopped and removed at the end. Where tests run in several
+processes (`pytest -n 2`), the first starts the set and the others find it by that name.
 """
 
 import os
@@ -16,6 +17,7 @@ from backend.engines import embedded
 KEPT = os.environ.get("CHECKLANE_TEST_DATA")
 DATA_DIR = Path(KEPT or tempfile.mkdtemp(prefix="checklane-test-"))
 
+os.environ["CHECKLANE_TEST_DATA"] = str(DATA_DIR)
 os.environ["CHECKLANE_DATA"] = str(DATA_DIR)
 os.environ["SECRET_KEY"] = "only-for-tests-" * 4
 os.environ.setdefault("LOG_LEVEL", "WARNING")

@@ -366,7 +366,7 @@ SEEDS = {
 PROGRESSIVE = encoded(quarters(40, 24), "JPEG", progressive=True)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     seed=st.sampled_from([*SEEDS.values(), PROGRESSIVE]),
     changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=12),

@@ -46,7 +46,7 @@ coarse = st.sampled_from([-1.0, -0.5, -0.0, 0.0, 0.25, 1.0])
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_exact_search_is_a_full_sort_with_ties_by_row(data: st.DataObject) -> None:
     n_query, n_gallery = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 12))
     query = data.draw(arrays.arrays(np.float32, (n_query, 2), elements=coarse.map(np.float32)))
@@ -91,7 +91,7 @@ def test_an_empty_gallery_and_no_query_give_empty_answers() -> None:
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_exact_hash_search_counts_differing_bits(data: st.DataObject) -> None:
     n_bytes = data.draw(st.sampled_from([1, 3, 8, 16]))  # whole 64-bit words and others
     n_query, n_gallery = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 10))

@@ -259,7 +259,7 @@ scenes = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scene=scenes)
 def test_only_points_in_or_near_a_box_are_assigned_and_no_more_than_wanted(scene: Scene) -> None:
     found = torch.tensor(scene.assigned())
@@ -274,7 +274,7 @@ def test_only_points_in_or_near_a_box_are_assigned_and_no_more_than_wanted(scene
         assert (inside | near).any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scene=scenes, seed=st.integers(0, 100))
 def test_the_order_of_boxes_does_not_matter(scene: Scene, seed: int) -> None:
     found = scene.assigned()
@@ -283,7 +283,7 @@ def test_the_order_of_boxes_does_not_matter(scene: Scene, seed: int) -> None:
     assert [box if box == NO_BOX else int(order[box]) for box in scene.assigned()] == found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scene=scenes, seed=st.integers(0, 100))
 def test_the_order_of_points_does_not_matter(scene: Scene, seed: int) -> None:
     found = torch.tensor(scene.assigned())
@@ -293,7 +293,7 @@ def test_the_order_of_points_does_not_matter(scene: Scene, seed: int) -> None:
     assert scene.assigned() == found[order].tolist()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scene=scenes, factor=st.sampled_from([0.5, 2.0, 4.0]), shift=st.sampled_from([-64.0, 0.0, 128.0]))
 def test_scale_and_place_do_not_matter(scene: Scene, factor: float, shift: float) -> None:
     found = scene.assigned()
@@ -304,7 +304,7 @@ def test_scale_and_place_do_not_matter(scene: Scene, factor: float, shift: float
     assert scene.assigned() == found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scene=scenes)
 def test_points_that_are_no_candidates_have_no_say(scene: Scene) -> None:
     found = scene.assigned()
