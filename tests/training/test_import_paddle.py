@@ -11,7 +11,7 @@ import pytest
 from django.core.management import call_command
 from PIL import Image
 
-from backend.gallery import services
+from backend.gallery import generations, services
 from backend.gallery.loading import get_gallery
 from backend.gallery.selectors import get_active_generation
 from recognition.detector import open_detector
@@ -230,7 +230,7 @@ def test_general_rec_v2_is_installed_activated_and_recognises(
     tmp_path: Path, small_detector: Path, settings, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     settings.MODELS_ROOT, settings.MEDIA_ROOT = tmp_path / "models", tmp_path / "media"
-    monkeypatch.setattr(services, "_collection_name", lambda _: f"test_import_{uuid4().hex}")
+    monkeypatch.setattr(generations, "_collection_name", lambda _: f"test_import_{uuid4().hex}")
     file = write(tmp_path / "general_rec_v2.pdparams", weights_of("general_rec_v2"))
     import_paddle("general_rec_v2", file, tmp_path / "v2")
     call_command("install_model", tmp_path / "v2", "--activate")
