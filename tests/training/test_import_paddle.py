@@ -11,7 +11,7 @@ import pytest
 from django.core.management import call_command
 from PIL import Image
 
-from backend.gallery import generations, services
+from backend.gallery import generations
 from backend.gallery.loading import get_gallery
 from backend.gallery.selectors import get_active_generation
 from recognition.detector import open_detector
