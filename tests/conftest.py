@@ -22,6 +22,7 @@ ON_ENGINES = {"backend", "end_to_end"}
 ENGINES = {"db", "live_service", "milvus_uri"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `pytest -n 2 --dist loadgroup`: what needs the engines in one process, the rest file by file in another."""
     for item in items:
