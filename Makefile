@@ -26,7 +26,7 @@ demo: $(VENV)/.demo  ## everything from a bare checkout, one recognition shown; 
 	@$(BIN)/python manage.py demo $(if $(ONCE),--once)
 
 test: $(VENV)/.test  ## the tests, on real engines
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-faults: $(VENV)/.test  ## what depends on the moment a process dies at, ten times over
 	CHECKLANE_FAULT_ROUNDS=10 $(BIN)/python -m pytest --timeout=1800 tests/end_to_end/test_faults.py $(ARGS)

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.live import LiveService, start_live_service
 
@@ -17,18 +19,27 @@ CHROMIUM = next(
     (path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if os.path.exists(path)), None
 )
 
-# Folders, and fixtures of others, whose tests share the engines, so that one process has to run them one by one.
-ON_ENGINES = {"backend", "end_to_end"}
-ENGINES = {"db", "live_service", "milvus_uri"}
+# What shares the engines, and so has to run in one process, one by one.
+ON_ENGINES = (
+    "tests/backend/",
+    "tests/end_to_end/",
+    "tests/recognition/test_gallery.py",
+    "tests/recognition/test_pipeline.py",
+    "tests/training/test_documents.py",
+    "tests/training/test_import_paddle.py",
+)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `pytest -n 2 --dist loadgroup`: what needs the engines in one process, the rest file by file in another."""
-    for item in items:
-        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        shared = folder in ON_ENGINES or not ENGINES.isdisjoint(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("engines" if shared else item.path.stem))
+class EnginesInOneProcess(LoadScopeScheduling):
+    """With `pytest -n 2`: what needs the engines in one process, the rest file by file in the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "engines" if nodeid.startswith(ON_ENGINES) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> EnginesInOneProcess:
+    return EnginesInOneProcess(config, log)
 
 
 @pytest.fixture(scope="session")
