@@ -104,7 +104,7 @@ def enrol(
     Args:
         reference_image_ids: only these pictures; None for all.
         each: called after each batch with the number of rows that are over; what it raises ends the work.
-        seconds: after which nothing new is begun.
+        seconds: after which nothing new is begun; the first batch always is, so that a slow machine gets on too.
     Returns:
         Rows that are over, failed ones among them.
     Raises:
@@ -116,7 +116,8 @@ def enrol(
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
         try:
             while True:
-                in_time, began = time.monotonic() < ends, time.monotonic()
+                began = time.monotonic()
+                in_time = over == 0 or began < ends
                 # Removals before each batch: a picture that is deleted while it is embedded is to go at once.
                 if in_time and (
                     rows := _claim(generation, EmbeddingState.REMOVING, reference_image_ids, REMOVAL_BATCH)

@@ -37,6 +37,7 @@ def ready(active, better, pictures) -> Generation:
     plan_missing(generation)
     generation = generations.begin_verifying(generation)
     enrol(generation)
+    get_gallery(generation).count()  # read strongly once, so that searches see all of it
     for one in (active, generation):
         ThresholdSet.objects.create(
             generation=one, strategy="float", version=1, recognised=0.9, margin=0.1, unknown=0.1
