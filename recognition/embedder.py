@@ -30,6 +30,22 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def take(self, rows: slice | Sequence[int] | NDArray[np.intp]) -> "Embeddings":
+        """These rows alone, in this order."""
+        return Embeddings(self.vectors[rows], self.hash_codes[rows])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Embeddings"]) -> "Embeddings":
+        """The rows of one after another.
+
+        Args:
+            parts: at least one.
+        """
+        return cls(
+            np.concatenate([part.vectors for part in parts]),
+            np.concatenate([part.hash_codes for part in parts]),
+        )
+
 
 class ProductEmbedder:
     """Embeds crops with one model. Threads may call `embed` at once."""

@@ -118,6 +118,17 @@ class Entry:
     hash_code: NDArray[np.uint8]
 
 
+def embeddings_of(entries: Sequence[Entry]) -> Embeddings:
+    """What entries hold, as queries of a gallery.
+
+    Args:
+        entries: at least one.
+    """
+    return Embeddings(
+        np.stack([entry.vector for entry in entries]), np.stack([entry.hash_code for entry in entries])
+    )
+
+
 @dataclass(frozen=True)
 class Match:
     """One reference image found for a crop.

@@ -7,7 +7,7 @@ decoded.
 import io
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY
 from recognition.errors import ImageRefused
 from recognition.model_card import Interpolation, ModelCard
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 Format = Literal["JPEG", "PNG", "WEBP"]
 
 # What a file of each format opens with. Only the first three are ever given to a decoder; the rest are known
@@ -77,6 +77,12 @@ DARK_MEAN = 45  # of the grey values, 0..255
 BRIGHT_MEAN = 245  # a pack on white has up to 244
 LOW_CONTRAST = 48  # grey values between the 5th and the 95th percentile
 BLURRED = 0.012  # variance of the Laplacian over that of the grey values, so that contrast does not count
+
+
+def as_box(sides: Sequence[float]) -> Box:
+    """A box as it is stored and sent, a list of four numbers."""
+    x1, y1, x2, y2 = (float(side) for side in sides)
+    return x1, y1, x2, y2
 
 
 @dataclass(frozen=True)

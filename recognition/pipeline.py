@@ -195,7 +195,7 @@ class ProductRecognizer:
         for _ in range(SEARCH_ROUNDS):
             with _timed(timings, "search"):
                 found = self._gallery.search(
-                    Embeddings(embeddings.vectors[short], embeddings.hash_codes[short]),
+                    embeddings.take(short),
                     self._search_settings,
                     product_ids=product_ids,
                     limit=limit,

@@ -302,12 +302,11 @@ def detector_judge(scenes: Scenes) -> Judge:
 
 def _embedded(embedder: ProductEmbedder, side: Pictures) -> Embeddings:
     n = len(side.labels)
-    parts = [
-        embedder.embed([side.read(index) for index in range(start, min(start + READ_AT_ONCE, n))])
-        for start in range(0, n, READ_AT_ONCE)
-    ]
-    return Embeddings(
-        np.concatenate([part.vectors for part in parts]), np.concatenate([part.hash_codes for part in parts])
+    return Embeddings.concatenate(
+        [
+            embedder.embed([side.read(index) for index in range(start, min(start + READ_AT_ONCE, n))])
+            for start in range(0, n, READ_AT_ONCE)
+        ]
     )
 
 

@@ -1,7 +1,7 @@
 """From settings to data: the pictures and scenes that a run names, joined, checked, and how batches are drawn."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -22,8 +22,6 @@ from training.data.samplers import BatchSampler, PKSampler, ShuffledSampler
 from training.distributed import Process, gathered
 from training.settings import (
     AugmentationChoice,
-    AugmentationV1,
-    AugmentationV2,
     CatalogueFolder,
     ClassesAndPictures,
     CocoFile,
@@ -35,7 +33,6 @@ from training.settings import (
     GeneratedRetrieval,
     GeneratedScenesSource,
     LabelList,
-    OwnAugmentation,
     PairSettings,
     PictureSource,
     RetrievalFolder,
@@ -45,6 +42,13 @@ from training.settings import (
 
 # Drawing takes longer than a small training; so many drawn sets are kept for the process' next run.
 KEPT_SETS = 8
+
+AUGMENTATIONS: Mapping[str, Callable[..., Augmentation]] = {
+    "none": Stretch,
+    "shitu_v1": ShiTuV1Augmentation,
+    "shitu_v2": ShiTuV2Augmentation,
+    "checklane": ChecklaneAugmentation,
+}
 
 
 class TrainingPictures(NamedTuple):
@@ -170,28 +174,8 @@ def own_batch(sampler: BatchSampler, epoch: int, number: int) -> Iterator[int]:
 
 def augmentation(choice: AugmentationChoice, side: int) -> Augmentation:
     """The augmentation that the settings choose, for crops of side x side."""
-    if isinstance(choice, AugmentationV1):
-        return ShiTuV1Augmentation(side, side, minimum_area=choice.minimum_area, flip=choice.flip)
-    if isinstance(choice, AugmentationV2):
-        return ShiTuV2Augmentation(
-            side,
-            side,
-            padding=choice.padding,
-            flip=choice.flip,
-            rotation=choice.rotation,
-            degrees=choice.degrees,
-        )
-    if isinstance(choice, OwnAugmentation):
-        return ChecklaneAugmentation(
-            side,
-            side,
-            minimum_area=choice.minimum_area,
-            flip=choice.flip,
-            light=choice.light,
-            rotation=choice.rotation,
-            degrees=choice.degrees,
-        )
-    return Stretch(side, side)
+    options = asdict(choice)
+    return AUGMENTATIONS[options.pop("kind")](side, side, **options)
 
 
 def _pictures(source: PictureSource, crop_margin: float) -> Pictures:

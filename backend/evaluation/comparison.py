@@ -27,6 +27,7 @@ from backend.gallery.models import EmbeddingState, Generation
 from backend.gallery.selectors import get_active_detector
 from backend.gallery.thresholds import search_settings
 from recognition.embedder import Embeddings
+from recognition.gallery import embeddings_of
 from recognition.metrics import mean_average_precision, nearest_products, recall_at_k
 
 # Of the live catalogue: beyond them the figures hardly move, and a switch is not to wait for hours.
@@ -280,9 +281,7 @@ def _live_queries(generation: Generation, ids: list[int], over: Over[Any]) -> Qu
         )
     products = np.array([entry.product_id for entry in entries], np.int64)
     return Queries(
-        Embeddings(
-            np.stack([entry.vector for entry in entries]), np.stack([entry.hash_code for entry in entries])
-        ),
+        embeddings_of(entries),
         own=np.array(ids, np.int64),
         products=products,
         n_right=_count_pictures(generation, products) - 1,
@@ -332,7 +331,7 @@ def _folder_queries(
         products = np.array([known[one.pictures[row].sku] for row in rows], np.int64)
         queries.append(
             Queries(
-                Embeddings(one.embeddings.vectors[rows], one.embeddings.hash_codes[rows]),
+                one.embeddings.take(rows),
                 own=np.full(len(rows), -1, np.int64),
                 products=products,
                 n_right=_count_pictures(generation, products),
@@ -377,9 +376,9 @@ def _search(generation: Generation, queries: Queries, may_answer: set[int]) -> C
     how = replace(how, matches=DEPTH, rerank=max(how.rerank, DEPTH + 1))
 
     def search(row: int) -> list[int]:
-        rows = slice(row, row + 1)
-        query = Embeddings(queries.embeddings.vectors[rows], queries.embeddings.hash_codes[rows])
-        [matches] = gallery.search(query, how, limit=DEPTH + int(queries.own[row] >= 0))
+        [matches] = gallery.search(
+            queries.embeddings.take([row]), how, limit=DEPTH + int(queries.own[row] >= 0)
+        )
         return [
             match.product_id
             for match in matches

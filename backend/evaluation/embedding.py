@@ -131,10 +131,7 @@ def embed_pictures(
         tuple(picture for picture, _ in kept.values()),
         tuple(kept),
         tuple(sha256 for _, sha256 in kept.values()),
-        Embeddings(
-            np.concatenate([part.vectors for part in parts]),
-            np.concatenate([part.hash_codes for part in parts]),
-        ),
+        Embeddings.concatenate(parts),
     )
 
 

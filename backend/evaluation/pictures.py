@@ -1,6 +1,6 @@
 """Which pictures are evaluated: the rows of a folder, or the live catalogue's reference images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -9,7 +9,7 @@ from pathlib import Path
 from backend.catalogue.imports import BOX_COLUMNS, Row, read_rows
 from backend.catalogue.models import ProductState, ReferenceImage
 from backend.common.problems import Problem
-from recognition.images import Box
+from recognition.images import Box, as_box
 
 LIVE_CATALOGUE = "live catalogue"
 
@@ -80,12 +80,7 @@ def _box(row: Row) -> Box | None:
     cells = [row.cells.get(column, "") for column in BOX_COLUMNS]
     if not any(cells):
         return None
-    return _as_box([float(cell) for cell in cells])
-
-
-def _as_box(sides: Sequence[float]) -> Box:
-    x1, y1, x2, y2 = sides
-    return x1, y1, x2, y2
+    return as_box([float(cell) for cell in cells])
 
 
 def list_live_pictures() -> list[Picture]:
@@ -98,7 +93,7 @@ def list_live_pictures() -> list[Picture]:
             str(image.image.name),
             image.product.sku,
             partial(_read, image),
-            None if image.box is None else _as_box(image.box),
+            None if image.box is None else as_box(image.box),
         )
         for image in images.order_by("pk")
     ]

@@ -1,6 +1,6 @@
 """What is asked of the gallery: queries, the right answer to each, and those to which there is none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import numpy as np
@@ -67,8 +67,7 @@ class Task:
 
     def one(self, row: int) -> Embeddings:
         """A query's embedding alone."""
-        rows = slice(row, row + 1)
-        return Embeddings(self.query.vectors[rows], self.query.hash_codes[rows])
+        return self.query.take([row])
 
     def n_right(self) -> NDArray[np.intp]:
         """(Q,): pictures in the gallery that show the query's product, itself not counted."""
@@ -77,17 +76,13 @@ class Task:
     def of_known(self) -> "Task":
         """The same gallery, asked the known queries alone."""
         rows = np.flatnonzero(self.known)
-        return Task(
-            self.gallery,
-            Embeddings(self.query.vectors[rows], self.query.hash_codes[rows]),
-            self.skus,
-            self.gallery_products,
-            self.query_products[rows],
-            self.own[rows],
-            self.known[rows],
-            self.held_out,
-            self.gallery_rows,
-            self.query_rows[rows],
+        return replace(
+            self,
+            query=self.query.take(rows),
+            query_products=self.query_products[rows],
+            own=self.own[rows],
+            known=self.known[rows],
+            query_rows=self.query_rows[rows],
         )
 
 
@@ -135,8 +130,8 @@ def set_task(
     if not known.any():
         raise nothing_to_measure("no query has a right answer in the gallery", refused)
     return Task(
-        gallery=_rows_of(gallery.embeddings, gallery_rows),
-        query=_rows_of(query.embeddings, kept),
+        gallery=gallery.embeddings.take(gallery_rows),
+        query=query.embeddings.take(kept),
         skus=skus,
         gallery_products=gallery_products,
         query_products=query_products[kept],
@@ -150,10 +145,6 @@ def set_task(
 
 def _skus_in_both(gallery: EmbeddedPictures, query: EmbeddedPictures) -> list[str]:
     return sorted({one.sku for one in gallery.pictures} & {one.sku for one in query.pictures})
-
-
-def _rows_of(embeddings: Embeddings, rows: NDArray[np.intp]) -> Embeddings:
-    return Embeddings(embeddings.vectors[rows], embeddings.hash_codes[rows])
 
 
 def _n_others(

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from backend.catalogue.models import BoxSource, Product, ReferenceImage
 from backend.common.admin import counted
+from backend.gallery.enrolment import STORED, propose_box
 from backend.gallery.loading import get_detector, get_embedder, get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation
 from backend.gallery.neighbours import Change, Effect, find_effect, find_nearest_of_product
 from backend.gallery.selectors import get_active_detector, get_threshold_set
 from backend.gallery.thresholds import get_thresholds, search_settings
 from recognition import images
-from recognition.detector import main_body
 from recognition.duplicates import are_near_duplicates
 from recognition.embedder import Embeddings
-from recognition.gallery import Match
-from recognition.images import Box, DecodedImage, ImageLimits
+from recognition.gallery import Match, embeddings_of
+from recognition.images import Box, DecodedImage, as_box
 
 Pixels = NDArray[np.uint8]
 
@@ -34,8 +34,6 @@ WORSENS = "worsens-neighbours"
 # Of a picture's neighbours so many are compared with it pixel by pixel: whatever repeats it is among the nearest.
 COMPARED = 5
 COMPARED_FROM_SIDE = 512
-# Pictures of the catalogue, bounded when they came in.
-STORED = ImageLimits(max_bytes=1 << 30, max_pixels=1 << 30, min_side=1)
 
 # What recognition.images.quality_findings says, as a sentence.
 QUALITY = {
@@ -144,7 +142,11 @@ def check_picture(
         GalleryUnavailable: Milvus does not answer.
     """
     decoded = images.decode(picture, STORED)
-    chosen, source = _main_body(decoded, box)
+    if box is None:
+        model = get_active_detector()
+        chosen, source = propose_box(decoded, None if model is None else get_detector(model))
+    else:
+        chosen, source = as_box(box), BoxSource.PERSON
     crop = decoded.crop(chosen, generation.crop_margin)
     embedding = get_embedder(generation.embedder).embed([crop])
     seen = _look(generation, product, decoded.pixels, crop, embedding)
@@ -182,27 +184,10 @@ def check_embedded(generation: Generation, image: ReferenceImage) -> list[Findin
     entries = get_gallery(generation).fetch([image.pk]) if row.exists() else []
     if not entries:
         return None
-    embedding = Embeddings(entries[0].vector[None], entries[0].hash_code[None])
+    embedding = embeddings_of(entries)
     seen = _look(generation, image.product, *_open(image, generation), embedding, without=image.pk)
     quality = [Finding(name, QUALITY[name]) for name in image.quality_findings if name in QUALITY]
     return [*quality, *_find_faults(generation, image.product, seen)]
-
-
-def _main_body(
-    decoded: DecodedImage, box: Sequence[float] | None
-) -> tuple[tuple[float, float, float, float], BoxSource]:
-    """As enrolment takes it."""
-    if box is not None:
-        x1, y1, x2, y2 = (float(side) for side in box)
-        return (x1, y1, x2, y2), BoxSource.PERSON
-    model = get_active_detector()
-    found = None
-    if model is not None:
-        found = main_body(get_detector(model).detect(decoded), decoded.width, decoded.height)
-    if found is None:
-        return (0.0, 0.0, float(decoded.width), float(decoded.height)), BoxSource.WHOLE
-    x1, y1, x2, y2 = (float(side) for side in found)
-    return (x1, y1, x2, y2), BoxSource.DETECTOR
 
 
 def _open(image: ReferenceImage, generation: Generation) -> tuple[Pixels, Pixels]:
@@ -210,7 +195,7 @@ def _open(image: ReferenceImage, generation: Generation) -> tuple[Pixels, Pixels
     with image.image.open("rb") as file:
         small = images.decode(file.read(), STORED, longest_side=COMPARED_FROM_SIDE)
     whole: Box = (0.0, 0.0, float(image.width), float(image.height))
-    box: Box = whole if image.box is None else (image.box[0], image.box[1], image.box[2], image.box[3])
+    box = whole if image.box is None else as_box(image.box)
     full = DecodedImage(small.pixels, image.width, image.height, small.format)
     return small.pixels, full.crop(box, generation.crop_margin)
 

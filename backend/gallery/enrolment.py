@@ -32,7 +32,7 @@ from recognition.detector import MainBodyDetector, main_body
 from recognition.embedder import ModelInput, ProductEmbedder
 from recognition.errors import ImageRefused
 from recognition.gallery import Entry
-from recognition.images import Box, DecodedImage, ImageLimits
+from recognition.images import Box, DecodedImage, ImageLimits, as_box
 
 # Pictures embedded together: so many at first, then as many as take BATCH_SECONDS, so that who waits for the worker,
 # or wants it to stop, does not wait long, whatever the model.
@@ -284,6 +284,14 @@ def _refuse_small(crop: NDArray[np.uint8], minimum_side: int) -> None:
         )
 
 
+def propose_box(decoded: DecodedImage, detector: MainBodyDetector | None) -> tuple[Box, BoxSource]:
+    """The main body of a picture that nobody has drawn a box in: the detector's, else the whole picture."""
+    box = None if detector is None else main_body(detector.detect(decoded), decoded.width, decoded.height)
+    if box is None:
+        return (0.0, 0.0, float(decoded.width), float(decoded.height)), BoxSource.WHOLE
+    return box, BoxSource.DETECTOR
+
+
 def _see_to_main_body(
     generation: Generation, image: ReferenceImage, decoded: DecodedImage, detector: MainBodyDetector | None
 ) -> tuple[Box, BoxSource | None]:
@@ -294,16 +302,8 @@ def _see_to_main_body(
     proposed_before = image.box_source in (BoxSource.DETECTOR, BoxSource.WHOLE)
     again = generation.redetect and generation.state == GenerationState.BUILDING and proposed_before
     if image.box is not None and not again:
-        return _as_box(image.box), None
-    box = None if detector is None else main_body(detector.detect(decoded), decoded.width, decoded.height)
-    if box is None:
-        return (0.0, 0.0, float(image.width), float(image.height)), BoxSource.WHOLE
-    return _as_box(box), BoxSource.DETECTOR
-
-
-def _as_box(sides: Sequence[float]) -> Box:
-    x1, y1, x2, y2 = (float(side) for side in sides)
-    return x1, y1, x2, y2
+        return as_box(image.box), None
+    return propose_box(decoded, detector)
 
 
 def _embed(generation: Generation, batch: Batch, models: Models) -> int:
@@ -348,7 +348,7 @@ def _keep_what_was_seen(image: ReferenceImage, prepared: Prepared, detector_name
             confirm_main_body(image, detector)
         else:
             propose_main_body(image, prepared.box, prepared.source, detector=detector)
-            if image.box is None or _as_box(image.box) != prepared.box:
+            if image.box is None or as_box(image.box) != prepared.box:
                 return False
     if tuple(image.quality_findings) != prepared.findings:
         set_quality_findings(image, prepared.findings)

@@ -19,6 +19,8 @@ from recognition.sessions import SessionSettings
 # As many as live side by side: active, standing by, ready, being built.
 KEPT_MODELS = 4
 KEPT_GALLERIES = 8
+# Whoever has many queries asks with so many a call, which has no longer than a photo's.
+QUERIES_A_CALL = 10
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")

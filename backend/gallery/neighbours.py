@@ -8,17 +8,15 @@ product and becomes the first that is found; it makes a wrong one right when it 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from backend.catalogue.models import ProductState, ReferenceImage
+from backend.gallery.loading import QUERIES_A_CALL
 from recognition.embedder import Embeddings
-from recognition.gallery import Entry, Gallery, Match, SearchSettings
+from recognition.gallery import Entry, Gallery, Match, SearchSettings, embeddings_of
 
 # The new picture's nearest pictures, each of which is asked what it finds now.
 NEIGHBOURS = 100
 # Of those only the first other one counts; a few more, for entries of products that are retired or just deleted.
 FIRST_FEW = 10
-SEARCH_BATCH = 10  # queries a call: each call has no longer than a photo's
 
 
 @dataclass(frozen=True)
@@ -193,11 +191,8 @@ def _search_each(
 ) -> dict[int, list[Match]]:
     """The matches of each entry, itself among them."""
     found: dict[int, list[Match]] = {}
-    for start in range(0, len(entries), SEARCH_BATCH):
-        batch = entries[start : start + SEARCH_BATCH]
-        queries = Embeddings(
-            np.stack([entry.vector for entry in batch]), np.stack([entry.hash_code for entry in batch])
-        )
-        matches = gallery.search(queries, how, limit=limit)
+    for start in range(0, len(entries), QUERIES_A_CALL):
+        batch = entries[start : start + QUERIES_A_CALL]
+        matches = gallery.search(embeddings_of(batch), how, limit=limit)
         found |= {entry.reference_image_id: own for entry, own in zip(batch, matches, strict=True)}
     return found

@@ -120,6 +120,15 @@ def get_generation(pk: int) -> Generation:
     return generation
 
 
+def choose_live_generations(pk: int | None) -> list[Generation]:
+    """The one of this id, else all that live.
+
+    Raises:
+        Problem: 404, there is no such generation.
+    """
+    return list_live_generations() if pk is None else [get_generation(pk)]
+
+
 def get_threshold_set(generation: Generation, strategy: str) -> ThresholdSet | None:
     """The newest of the generation and strategy; None while none is fitted."""
     return generation.threshold_sets.filter(strategy=strategy).order_by("-version").first()

@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.catalogue.models import Product, ProductState, ReferenceImage
-from backend.gallery.loading import get_gallery
+from backend.gallery.loading import QUERIES_A_CALL, get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation
 from recognition.calibration import Searched, gather_searched
 from recognition.embedder import Embeddings
-from recognition.gallery import Match, SearchSettings
+from recognition.gallery import Match, SearchSettings, embeddings_of
 
 SAMPLE = 2_000
-SEARCH_BATCH = 10  # queries a call: each call has no longer than a photo's
 # The query's own product, the best of the others and the next: where the matches hold fewer products, twice as many
 # matches are asked for, so many times.
 PRODUCTS_WANTED = 3
@@ -95,15 +94,12 @@ def leave_each_out(generation: Generation, how: SearchSettings) -> Trial:
     gallery = get_gallery(generation)
     products: list[int] = []
     found: list[list[Match]] = []
-    for start in range(0, len(ids), SEARCH_BATCH):
-        entries = gallery.fetch(ids[start : start + SEARCH_BATCH])
+    for start in range(0, len(ids), QUERIES_A_CALL):
+        entries = gallery.fetch(ids[start : start + QUERIES_A_CALL])
         if not entries:
             continue
-        queries = Embeddings(
-            np.stack([entry.vector for entry in entries]), np.stack([entry.hash_code for entry in entries])
-        )
         own = [{entry.reference_image_id} for entry in entries]
-        found += _search(generation, how, holding, queries, own)
+        found += _search(generation, how, holding, embeddings_of(entries), own)
         products += [holding.product_of[entry.reference_image_id] for entry in entries]
     product = np.array(products, np.int64)
     known = np.array([holding.n_pictures[one] > 1 for one in products], np.bool_)
@@ -137,10 +133,9 @@ def search_pictures(
         own_of.setdefault((digest, product_id), set()).add(pk)
     own = [own_of.get(key, set()) for key in zip(sha256, product.tolist(), strict=True)]
     found: list[list[Match]] = []
-    for start in range(0, len(queries), SEARCH_BATCH):
-        rows = slice(start, start + SEARCH_BATCH)
-        batch = Embeddings(queries.vectors[rows], queries.hash_codes[rows])
-        found += _search(generation, how, holding, batch, own[rows])
+    for start in range(0, len(queries), QUERIES_A_CALL):
+        rows = slice(start, start + QUERIES_A_CALL)
+        found += _search(generation, how, holding, queries.take(rows), own[rows])
     known = np.array(
         [
             holding.n_pictures.get(one, 0) > len(itself & holding.product_of.keys())
@@ -164,9 +159,7 @@ def _search(
     short = list(range(len(own)))
     limit = how.matches + 1  # the query itself is among them
     for _ in range(SEARCH_ROUNDS):
-        found = gallery.search(
-            Embeddings(queries.vectors[short], queries.hash_codes[short]), how, limit=limit
-        )
+        found = gallery.search(queries.take(short), how, limit=limit)
         for row, matches in zip(short, found, strict=True):
             kept[row] = [
                 match

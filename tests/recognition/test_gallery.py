@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from recognition import gallery as gallery_module
 from recognition.embedder import Embeddings
 from recognition.errors import GalleryMismatch, GalleryUnavailable
-from recognition.gallery import Entry, Gallery, IndexSettings, Match, SearchSettings, ping
+from recognition.gallery import Entry, Gallery, IndexSettings, Match, SearchSettings, embeddings_of, ping
 from recognition.index import SEARCHED_EXACTLY, CollectionKind
 from recognition.metrics import exact_hash_search, exact_search
 
@@ -45,14 +45,8 @@ def make_entries(n: int, seed: int = 0) -> list[Entry]:
     ]
 
 
-def as_embeddings(entries: list[Entry]) -> Embeddings:
-    return Embeddings(
-        np.stack([entry.vector for entry in entries]), np.stack([entry.hash_code for entry in entries])
-    )
-
-
 ENTRIES = make_entries(SEALED + GROWING)
-QUERIES = as_embeddings(
+QUERIES = embeddings_of(
     make_entries(200, seed=7)[::20] + ENTRIES[::1_500]
 )  # new pictures, and some of the gallery
 FLOAT = SearchSettings(matches=100, rerank=100)
@@ -105,7 +99,7 @@ def small(galleries: dict[str, Gallery]) -> Gallery:
 
 def brute_force(entries: list[Entry], queries: Embeddings, limit: int) -> NDArray[np.float32]:
     """Cosines of the nearest entries, (Q, limit)."""
-    return exact_search(queries.vectors, as_embeddings(entries).vectors, limit)[1]
+    return exact_search(queries.vectors, embeddings_of(entries).vectors, limit)[1]
 
 
 def similarities(found: list[list[Match]]) -> NDArray[np.float64]:
@@ -217,7 +211,7 @@ def test_hnsw_searches_a_set_well_that_is_too_large_for_an_exact_search(
 def test_a_hash_search_equals_brute_force(hnsw: Gallery, product_ids: list[int] | None) -> None:
     found = hnsw.search(QUERIES, replace(FLOAT, strategy="hash"), product_ids=product_ids)
     members = [entry for entry in ENTRIES if product_ids is None or entry.product_id in set(product_ids)]
-    wanted = exact_hash_search(QUERIES.hash_codes, as_embeddings(members).hash_codes, 100)[1]
+    wanted = exact_hash_search(QUERIES.hash_codes, embeddings_of(members).hash_codes, 100)[1]
     np.testing.assert_allclose(similarities(found), wanted, atol=SAME)
     product_of = {entry.reference_image_id: entry.product_id for entry in ENTRIES}
     assert all(match.product_id == product_of[match.reference_image_id] for near in found for match in near)
@@ -230,9 +224,9 @@ def test_hash_rerank_orders_the_nearest_codes_by_cosine(galleries: dict[str, Gal
     assert all(len(matches) == 50 for matches in found)
     assert_true_matches(found, QUERIES)
     by_code, code_similarities = exact_hash_search(
-        QUERIES.hash_codes, as_embeddings(ENTRIES).hash_codes, len(ENTRIES)
+        QUERIES.hash_codes, embeddings_of(ENTRIES).hash_codes, len(ENTRIES)
     )
-    vectors = as_embeddings(ENTRIES).vectors
+    vectors = embeddings_of(ENTRIES).vectors
     for matches, rows, values, query in zip(found, by_code, code_similarities, QUERIES.vectors, strict=True):
         # Which of the codes as near as the 200th are among the 200 is Milvus' choice; all nearer ones must be.
         certain, possible = rows[values > values[199]], rows[values >= values[199]]
@@ -308,7 +302,7 @@ def test_of_entries_with_one_id_the_last_counts(small: Gallery, extra: list[Entr
     small.upsert([extra[0], moved])
     assert small.count() == SMALL + 1
     assert list(small.entries())[-1] == list(small.entries("hash"))[-1] == (9_001, 77, 2)
-    best = small.search(as_embeddings([moved]), FLOAT)[0][0]
+    best = small.search(embeddings_of([moved]), FLOAT)[0][0]
     assert (best.reference_image_id, best.product_id) == (9_001, 77)
     assert best.similarity == pytest.approx(1.0, abs=SAME)
 
@@ -322,14 +316,14 @@ def test_what_is_deleted_is_not_found_again_and_may_be_deleted_again(
     small.delete([])
     assert small.count() == small.count("hash") == SMALL + 1
     for strategy in ("float", "hash", "hash_rerank"):
-        found = small.search(as_embeddings(extra), replace(FLOAT, strategy=strategy))  # type: ignore[arg-type]
+        found = small.search(embeddings_of(extra), replace(FLOAT, strategy=strategy))  # type: ignore[arg-type]
         assert {match.reference_image_id for near in found for match in near} & {9_001, 9_002} == set()
 
 
 def test_a_new_entry_is_found_within_seconds(small: Gallery, extra: list[Entry]) -> None:
     small.upsert(extra)
     until = time.monotonic() + 5
-    while small.search(as_embeddings(extra[:1]), FLOAT, limit=1)[0][0].reference_image_id != 9_001:
+    while small.search(embeddings_of(extra[:1]), FLOAT, limit=1)[0][0].reference_image_id != 9_001:
         assert time.monotonic() < until
         time.sleep(0.05)
 
@@ -344,7 +338,7 @@ def test_equally_similar_matches_are_all_given_in_the_order_of_their_ids(
     assert small.count() == SMALL + 3  # Strong: seen from here on
     until = time.monotonic() + 5
     while True:
-        nearest = small.search(as_embeddings(extra[:1]), FLOAT, limit=3)[0]
+        nearest = small.search(embeddings_of(extra[:1]), FLOAT, limit=3)[0]
         if [match.reference_image_id for match in nearest] == [9_001, 9_002, 9_003]:
             break
         assert time.monotonic() < until, nearest

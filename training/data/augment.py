@@ -140,9 +140,7 @@ class ChecklaneAugmentation:
     degrees: float = 90.0
 
     def __call__(self, pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-        varied = stretched(part(pixels, random, self.minimum_area), self.width, self.height)
-        if random.random() < self.flip:
-            varied = mirrored(varied)
+        varied = ShiTuV1Augmentation(self.width, self.height, self.minimum_area, self.flip)(pixels, random)
         if self.light:
             varied = in_another_light(varied, random, self.light)
         if random.random() < self.rotation:

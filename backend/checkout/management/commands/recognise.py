@@ -14,7 +14,7 @@ from backend.catalogue.services import image_limits
 from backend.checkout.answers import make_answer
 from backend.checkout.models import Recognition
 from backend.checkout.recogniser import Serving, get_recogniser, get_serving, recognise_image
-from backend.common.problems import Problem
+from backend.common.commands import refusals_shown
 from recognition import images
 from recognition.drawing import LabelledBox, draw_boxes
 from recognition.errors import RecognitionError
@@ -38,13 +38,9 @@ class Command(BaseCommand):
         parser.add_argument("--draw", type=Path, metavar="DIR", help="write each photo with its boxes drawn")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
+        with refusals_shown():
             serving = get_serving()
             get_recogniser(serving)  # so that the first photo's time is its own
-        except Problem as problem:
-            raise CommandError(problem.detail) from problem
-        except RecognitionError as error:
-            raise CommandError(str(error)) from error
         if serving.detector is None:
             self.stderr.write("no detector is active: each photo is taken as one product")
         product_set = _find_product_set(options["product_set"])

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.table import Table
 
-from backend.common.problems import Problem
+from backend.common.commands import refusals_shown
 from backend.evaluation.evaluate import INDEXES, STRATEGIES, evaluate, make_plan, store_run
 from backend.evaluation.page import render_page
 from backend.evaluation.pictures import folder_subject, live_subject
@@ -27,7 +27,6 @@ from backend.evaluation.table import (
     make_row,
 )
 from backend.evaluation.task import OpenSet
-from recognition.errors import RecognitionError
 
 TABLE_WIDTH = 150
 
@@ -92,24 +91,21 @@ class Command(BaseCommand):
         # As Ctrl-C does, so that the collections made for the evaluation are dropped then too.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            plan = make_plan(
-                options["model"],
-                options["crop"],
-                options["index"] or INDEXES,
-                options["strategy"] or STRATEGIES,
-                None if options["open_set"] is None else OpenSet(options["open_set"], options["seed"]),
-                options["scenes"],
-            )
-            if options["folder"] is None:
-                subject = live_subject()
-            else:
-                subject = folder_subject(options["folder"], options["gallery"], options["query"])
-            with progress_bars() as bars:
-                report = evaluate(subject, plan, bars.over)
-        except Problem as problem:
-            raise CommandError(problem.detail) from problem
-        except RecognitionError as error:
-            raise CommandError(str(error)) from error
+            with refusals_shown():
+                plan = make_plan(
+                    options["model"],
+                    options["crop"],
+                    options["index"] or INDEXES,
+                    options["strategy"] or STRATEGIES,
+                    None if options["open_set"] is None else OpenSet(options["open_set"], options["seed"]),
+                    options["scenes"],
+                )
+                if options["folder"] is None:
+                    subject = live_subject()
+                else:
+                    subject = folder_subject(options["folder"], options["gallery"], options["query"])
+                with progress_bars() as bars:
+                    report = evaluate(subject, plan, bars.over)
         except KeyboardInterrupt as stop:
             raise CommandError("stopped; what was made for the evaluation is removed") from stop
         run = store_run(report, plan.generation, "command")

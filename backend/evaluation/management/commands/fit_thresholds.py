@@ -6,13 +6,12 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from backend.common.problems import Problem
+from backend.common.commands import refusals_shown
 from backend.evaluation.fitting import FitFolder, fit_to_folder
 from backend.evaluation.progress import name_refused, progress_bars
 from backend.gallery.models import LIVE_STATES, Generation, ThresholdSet
 from backend.gallery.selectors import get_active_generation
 from backend.gallery.thresholds import FALSE_ACCEPTS, UNKNOWN_SHARE, Wanted, fit_thresholds
-from recognition.errors import RecognitionError
 
 
 class Command(BaseCommand):
@@ -60,7 +59,7 @@ class Command(BaseCommand):
         generation = _get_generation(options["generation"])
         if options["gallery"] is not None and options["folder"] is None:
             raise CommandError("--gallery names a file of --folder; give both, or none")
-        try:
+        with refusals_shown():
             wanted = Wanted(options["false_accepts"], options["unknown_share"])
             if options["folder"] is None:
                 fitted = fit_thresholds(
@@ -75,10 +74,6 @@ class Command(BaseCommand):
                     found = fit_to_folder(generation, options["strategy"], wanted, source, bars.over)
                 name_refused(found.refused, self.stderr)
                 fitted = found.threshold_set
-        except Problem as problem:
-            raise CommandError(problem.detail) from problem
-        except RecognitionError as error:
-            raise CommandError(str(error)) from error
         self.stdout.write("\n".join(_describe(fitted)))
 
 

@@ -10,12 +10,12 @@ from rich.progress import track
 from rich.table import Table
 
 from backend.common.audit import acting
+from backend.common.commands import refusals_shown
 from backend.common.problems import Problem
 from backend.evaluation.comparison import DROP_LIMIT, Comparison, ProductChange
 from backend.evaluation.pictures import Refusal, list_folder_pictures
 from backend.evaluation.switching import compare_with_active, roll_back, switch_generation
 from backend.gallery.selectors import get_generation
-from recognition.errors import RecognitionError
 
 PLAIN_WIDTH = 120
 
@@ -54,13 +54,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["rollback"] == (options["generation"] is not None):
             raise CommandError("give the generation's id, or --rollback")
-        try:
-            with acting("command switch_generation"):
-                answering = roll_back() if options["rollback"] else self._switch(options)
-        except Problem as problem:
-            raise CommandError(problem.detail) from problem
-        except RecognitionError as error:
-            raise CommandError(str(error)) from error
+        with refusals_shown(), acting("command switch_generation"):
+            answering = roll_back() if options["rollback"] else self._switch(options)
         if answering is not None:
             self.stdout.write(f"{answering} answers now")
 

@@ -4,11 +4,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from backend.common.problems import Problem
+from backend.common.commands import refusals_shown
 from backend.gallery.models import InstalledModel
 from backend.gallery.selectors import find_model
 from backend.gallery.services import activate_model
-from recognition.errors import RecognitionError
 from recognition.gallery import IndexSettings
 
 
@@ -31,8 +30,6 @@ class Command(BaseCommand):
         if model is None:
             known = ", ".join(f"{one.name}:{one.version}" for one in InstalledModel.objects.all())
             raise CommandError(f"there is no model {options['name']!r}; installed: {known or 'none'}")
-        try:
+        with refusals_shown():
             activate_model(model, index=IndexSettings(type=options["index"]))
-        except (RecognitionError, Problem) as error:
-            raise CommandError(str(error)) from error
         self.stdout.write(f"{model} is active")

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
-from backend.common.problems import Problem
+from backend.common.commands import refusals_shown
 from backend.gallery.services import activate_model, install_model
-from recognition.errors import RecognitionError
 
 
 class Command(BaseCommand):
@@ -20,11 +19,9 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
+        with refusals_shown():
             model = install_model(options["folder"])
             self.stdout.write(f"installed {model} ({model.task}) in {model.folder}")
             if options["activate"]:
                 activate_model(model)
                 self.stdout.write(f"{model} is active")
-        except (RecognitionError, Problem) as error:
-            raise CommandError(str(error)) from error

@@ -6,12 +6,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
 from backend.common.audit import acting
-from backend.common.problems import Problem
+from backend.common.commands import refusals_shown
 from backend.gallery.reembedding import rebuild
-from backend.gallery.selectors import get_generation, list_live_generations
+from backend.gallery.selectors import choose_live_generations
 from backend.jobs.following import follow_job
 from backend.jobs.models import JobState
-from recognition.errors import RecognitionError
 
 
 class Command(BaseCommand):
@@ -27,17 +26,10 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            if options["generation"] is None:
-                chosen = list_live_generations()
-            else:
-                chosen = [get_generation(options["generation"])]
+        with refusals_shown():
+            chosen = choose_live_generations(options["generation"])
             with acting("command rebuild_gallery"):
                 jobs = [rebuild(generation, drop=True, asked_by="command") for generation in chosen]
-        except Problem as problem:
-            raise CommandError(problem.detail) from problem
-        except RecognitionError as error:
-            raise CommandError(str(error)) from error
         if not jobs:
             raise CommandError("there is no generation to rebuild; install an embedder and activate it")
         for job in jobs:

@@ -4,13 +4,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from backend.common.problems import Problem
+from backend.common.commands import refusals_shown
 from backend.gallery.agreement import find_drift
 from backend.gallery.enrolment import count_waiting, enrol
 from backend.gallery.models import Generation, GenerationState
-from backend.gallery.selectors import get_generation, list_live_generations
+from backend.gallery.selectors import choose_live_generations
 from backend.gallery.services import plan_missing
-from recognition.errors import RecognitionError
 
 
 class Command(BaseCommand):
@@ -26,16 +25,9 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            if options["generation"] is None:
-                chosen = list_live_generations()
-            else:
-                chosen = [get_generation(options["generation"])]
+        with refusals_shown():
+            chosen = choose_live_generations(options["generation"])
             n_left = sum(self._reconcile(generation, fix=options["fix"]) for generation in chosen)
-        except Problem as problem:
-            raise CommandError(problem.detail) from problem
-        except RecognitionError as error:
-            raise CommandError(str(error)) from error
         if n_left:
             advice = "run it once more" if options["fix"] else "mend it with --fix"
             raise CommandError(f"{n_left:,} differ; {advice}")

@@ -6,13 +6,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
 from backend.common.audit import acting
-from backend.common.problems import Problem
+from backend.common.commands import refusals_shown
 from backend.gallery.models import ModelTask
 from backend.gallery.reembedding import start_reembedding
 from backend.gallery.selectors import get_active_generation, get_installed_model
 from backend.jobs.following import follow_job
 from backend.jobs.models import JobState
-from recognition.errors import RecognitionError
 from recognition.gallery import IndexSettings
 
 
@@ -45,18 +44,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         active = get_active_generation()
         name = options["model"] or (f"{active.embedder.name}:{active.embedder.version}" if active else "")
-        try:
-            with acting("command reembed"):
-                job = start_reembedding(
-                    get_installed_model(name, ModelTask.EMBEDDER),
-                    IndexSettings(type=options["index"]),
-                    redetect=options["redetect"],
-                    asked_by="command",
-                )
-        except Problem as problem:
-            raise CommandError(problem.detail) from problem
-        except RecognitionError as error:
-            raise CommandError(str(error)) from error
+        with refusals_shown(), acting("command reembed"):
+            job = start_reembedding(
+                get_installed_model(name, ModelTask.EMBEDDER),
+                IndexSettings(type=options["index"]),
+                redetect=options["redetect"],
+                asked_by="command",
+            )
         self.stdout.write(f"job {job.pk}: {job.subject}")
         if not options["follow"]:
             return

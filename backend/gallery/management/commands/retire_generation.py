@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from backend.common.audit import acting
-from backend.common.problems import Problem
+from backend.common.commands import refusals_shown
 from backend.gallery.generations import free_dead_generations, retire
 from backend.gallery.selectors import get_generation
 from recognition.errors import GalleryUnavailable
@@ -21,11 +21,8 @@ class Command(BaseCommand):
         parser.add_argument("generation", type=int, metavar="GEN", help="its id (manage.py generations)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            with acting("command retire_generation"):
-                generation = retire(get_generation(options["generation"]))
-        except Problem as problem:
-            raise CommandError(problem.detail) from problem
+        with refusals_shown(), acting("command retire_generation"):
+            generation = retire(get_generation(options["generation"]))
         self.stdout.write(f"{generation} is retired")
         try:
             freed = free_dead_generations()
