@@ -42,7 +42,7 @@ def exact_search(
         query: embeddings, (Q, D), L2 norm 1.
         gallery: embeddings, (N, D), L2 norm 1.
         k: how many are wanted; at most N are given.
-        exclude: (Q,), for each query the gallery's row that must not be found, its own; -1 is none.
+        exclude: (Q, W), for each query the gallery's rows that must not be found, such as its own; -1 is none.
         block: gallery rows compared at a time.
     Returns:
         Rows of the gallery and cosines, each (Q, min(k, N)), the most similar first and equal ones by row; -1 and
@@ -104,9 +104,9 @@ def _nearest(
             rows = slice(first_row, min(first_row + block, n_gallery))
             keys = _as_keys(similarities(queries, rows), first_row)
             if exclude is not None:
-                own = exclude[queries] - first_row
-                inside = np.flatnonzero((own >= 0) & (own < keys.shape[1]))
-                keys[inside, own[inside]] = 0
+                places = exclude[queries] - first_row
+                query, column = np.nonzero((places >= 0) & (places < keys.shape[1]))
+                keys[query, places[query, column]] = 0
             best = np.concatenate([best, keys], axis=1)
             if best.shape[1] > k:
                 best = np.partition(best, best.shape[1] - k, axis=1)[:, best.shape[1] - k :]

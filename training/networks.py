@@ -193,7 +193,7 @@ def embedder_card(
         network: that it trained.
         facts: the card's fields on origin, data and accuracy; what is not given is said to be unknown.
     """
-    side, branch = settings.input.side, settings.model.hash_branch
+    side, branch = settings.input.serving_side or settings.input.side, settings.model.hash_branch
     is_code = network.bits % 8 == 0
     if settings.model.has_codes and not is_code:
         raise ValueError(f"model: found hash codes of {network.bits} bits, wanted a multiple of 8.")

@@ -17,8 +17,14 @@ from recognition.errors import ImageRefused
 NAME, NUMBER = "Class Name (str)", "Class ID (int)"
 COARSE_NAME, ICONIC_PICTURE = "Coarse Class Name (str)", "Iconic Image Path (str)"
 
-# The file that each part of the data set becomes: iconic and training pictures are what a shop would enrol.
-FILE_OF_SPLIT = {"iconic": GALLERY_FILE, "train": GALLERY_FILE, "val": "query.csv", "test": "test.csv"}
+# The files that each part of the data set is in: iconic and training pictures are what a shop would enrol, both
+# together or only those that it has.
+FILES_OF_SPLIT = {
+    "iconic": (GALLERY_FILE, "iconic.csv"),
+    "train": (GALLERY_FILE, "shop.csv"),
+    "val": ("query.csv",),
+    "test": ("test.csv",),
+}
 LISTED_SPLITS = ("train", "val", "test")
 LICENCE_FILE = "LICENSE"
 JPEG_QUALITY = 92
@@ -74,7 +80,7 @@ def prepare_grocery_store(
     longest_side: int | None = None,
     over: Callable[[list[Picture]], Iterable[Picture]] = iter,
 ) -> PreparedStore:
-    """Write products.csv, gallery.csv, query.csv, test.csv and the pictures; what is there already is written again.
+    """Write products.csv, the files of FILES_OF_SPLIT and the pictures; what is there already is written again.
 
     Args:
         source: a clone of the data set's repository.
@@ -90,14 +96,15 @@ def prepare_grocery_store(
     for split in LISTED_SPLITS:
         pictures += _read_split(dataset, split, classes, refused)
     destination.mkdir(parents=True, exist_ok=True)
-    taken: dict[str, list[Picture]] = {file: [] for file in FILE_OF_SPLIT.values()}
+    taken: dict[str, list[Picture]] = {file: [] for files in FILES_OF_SPLIT.values() for file in files}
     for picture in over(pictures):
         try:
             _take(dataset / picture.path, destination / picture.target, longest_side)
         except (OSError, ImageRefused) as error:
             refused.append(f"{picture.path}: {error}")
         else:
-            taken[FILE_OF_SPLIT[picture.split]].append(picture)
+            for file in FILES_OF_SPLIT[picture.split]:
+                taken[file].append(picture)
     # Last, so that a folder that has them is whole.
     for file, found in taken.items():
         _write(destination / file, ("image", "sku", "split"), ((p.target, p.of.sku, p.split) for p in found))

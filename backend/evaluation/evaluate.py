@@ -4,6 +4,7 @@ Each query's embedding against all gallery embeddings, the query itself excluded
 search in NumPy, and by Milvus in collections made for the purpose, which are dropped at the end whatever happens.
 """
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from backend.common.problems import Problem
 from backend.evaluation.details import Asked, describe_details
-from backend.evaluation.embedding import Crop, Cropping, Over, embed_pictures
+from backend.evaluation.embedding import Crop, Cropping, EmbeddedPictures, Over, embed_pictures
 from backend.evaluation.models import EvaluationRun
 from backend.evaluation.open_set import (
     CROSS_FITTED,
@@ -35,11 +36,12 @@ from backend.evaluation.report import (
     EvaluationReport,
     Line,
     LineIndex,
+    Queries,
     Unknown,
     describe_use,
 )
 from backend.evaluation.scenes import Scenes, SearchedBy, measure_scenes, open_scenes
-from backend.evaluation.scoring import map_over_all, score
+from backend.evaluation.scoring import is_right_at_1, map_over_all, score
 from backend.evaluation.searching import (
     SEARCH_SECONDS,
     BuiltGallery,
@@ -208,7 +210,8 @@ def evaluate(subject: Subject, plan: Plan, over: Over[Any]) -> EvaluationReport:
         n_products=len(np.unique(task.gallery_products)),
         n_gallery=len(task.gallery),
         n_query=int(task.known.sum()),
-        n_own_excluded=int((task.own >= 0).sum()),
+        n_own_excluded=int((task.own >= 0).any(axis=1).sum()),
+        queries=_describe_queries(task, query),
         unknown=_describe_unknown(task, plan.open_set),
         embedded_per_second=n_embedded / seconds,
         refused=tuple(refused),
@@ -226,6 +229,12 @@ def _judge(subject: Subject, plan: Plan, task: Task, strategy: Strategy) -> Judg
     if threshold_set is None or threshold_set.fit.get("queries") == f"{subject.name}/{subject.query_file}":
         return CROSS_FITTED
     return judge_of(threshold_set, task)
+
+
+def _describe_queries(task: Task, query: EmbeddedPictures) -> Queries:
+    known = task.of_known()
+    keys = "\n".join(query.keys[row] for row in known.query_rows)
+    return Queries(hashlib.sha256(keys.encode()).hexdigest(), tuple(known.query_products.tolist()))
 
 
 def _describe_unknown(task: Task, open_set: OpenSet | None) -> Unknown:
@@ -337,6 +346,7 @@ def _reference_line(task: Task, line: Measurement, open_set: Measured, answers: 
         used=SEARCHED_EXACTLY,
         segments=(),
         scores=replace(score(known, found, found), map=map_over_all(known)),
+        right_at_1=is_right_at_1(known, found),
         p50_ms=p50_ms,
         p95_ms=p95_ms,
         computed_bytes=task.gallery.vectors.nbytes,
@@ -355,6 +365,7 @@ def _line(
     open_set: Measured,
     answers: Measured,
 ) -> Line:
+    found = _of_known(task, line)
     hashed = line.index == "BIN_FLAT"
     before, after = (
         report.hash_collection if hashed else report.float_collection for report in (built.report, at_the_end)
@@ -369,7 +380,8 @@ def _line(
         strategy=line.strategy,
         used=", later ".join(dict.fromkeys((describe_use(before), describe_use(after)))),
         segments=after.segments,
-        scores=score(task.of_known(), _of_known(task, line), _of_known(task, reference)),
+        scores=score(task.of_known(), found, _of_known(task, reference)),
+        right_at_1=is_right_at_1(task.of_known(), found),
         p50_ms=p50_ms,
         p95_ms=p95_ms,
         computed_bytes=computed.hash_index if hashed else computed.float_index,

@@ -10,14 +10,17 @@ from django.utils.safestring import SafeString
 from backend.evaluation.details import PRODUCTS_KEPT, with_pictures
 from backend.evaluation.figures import draw_answers, draw_histograms
 from backend.evaluation.models import EvaluationRun
+from backend.evaluation.pairing import pair_runs, pair_with_exact
 from backend.evaluation.table import (
     ANSWER_COLUMNS,
     BASKET_WORDS,
     FIGURE_COLUMNS,
+    PAIRED_COLUMNS,
     describe_segments,
     make_answers_row,
     make_basket_rows,
     make_figure,
+    make_paired_row,
     make_row,
 )
 
@@ -38,6 +41,8 @@ def make_page(run: EvaluationRun) -> dict[str, Any]:
         "whole_map": make_figure(exact["scores"].get("map"), per=0.01),
         "figure_columns": FIGURE_COLUMNS,
         "rows": [_show(line) for line in report["lines"]],
+        "paired_columns": PAIRED_COLUMNS,
+        "paired_rows": [make_paired_row(one) for one in pair_with_exact(report)],
         "answer_columns": ANSWER_COLUMNS,
         "answer_rows": answer_rows,
         "exact_answers": exact.get("answers"),
@@ -94,10 +99,11 @@ COMPARED = {
 
 def make_comparison(first: EvaluationRun, second: EvaluationRun) -> list[dict[str, Any]]:
     """Two runs line by line: for each index and strategy that either has, and each of COMPARED, both values in per
-    cent and the second less the first.
+    cent and the second less the first; and recall@1 query by query where both were asked the same.
     """
     lines = [{(one["index"], one["strategy"]): one for one in run.report["lines"]} for run in (first, second)]
     compared = []
+    paired = {one.line: make_paired_row(one)[1:] for one in pair_runs(first.report, second.report)}
     for key in dict.fromkeys([*lines[0], *lines[1]]):
         rows = []
         for name, path in COMPARED.items():
@@ -111,7 +117,8 @@ def make_comparison(first: EvaluationRun, second: EvaluationRun) -> list[dict[st
                     "difference": "" if None in values else f"{100 * (values[1] - values[0]):+.2f}",  # type: ignore[operator]
                 }
             )
-        compared.append({"line": " ".join(key), "rows": rows})
+        name = " ".join(key)
+        compared.append({"line": name, "rows": rows, "paired": paired.get(name)})
     return compared
 
 

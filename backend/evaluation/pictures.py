@@ -25,6 +25,7 @@ class Picture:
         sku: of the product it shows.
         read: gives its bytes; may raise OSError.
         box: its main body in pixels of the upright picture, where one is given.
+        sequence: names the pictures of the product that were taken in one go with it; empty where that is not known.
     """
 
     file: str
@@ -33,6 +34,7 @@ class Picture:
     sku: str
     read: Callable[[], bytes]
     box: Box | None
+    sequence: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ def list_folder_pictures(folder: Path, file: str, refused: list[Refusal]) -> lis
                 raise ValueError(row.fault)
             if not name or not sku:
                 raise ValueError("image and sku are both wanted, found an empty cell")
-            pictures.append(Picture(file, row.number, name, sku, (folder / name).read_bytes, _box(row)))
+            sequence = row.cells.get("sequence", "")
+            pictures.append(
+                Picture(file, row.number, name, sku, (folder / name).read_bytes, _box(row), sequence)
+            )
         except ValueError as error:
             refused.append(Refusal(file, row.number, name, str(error)))
     return pictures

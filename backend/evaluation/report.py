@@ -45,6 +45,19 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Queries:
+    """The known queries, in their order: two runs of the same can be compared query by query.
+
+    Attributes:
+        sha256: of their products and contents.
+        products: that each shows, as a number.
+    """
+
+    sha256: str
+    products: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Line:
     """One index under one search strategy.
 
@@ -52,6 +65,7 @@ class Line:
         index: that was asked for.
         used: what really searched: the index's name, "searched exactly", or how many rows the index covers.
         segments: the same, segment by segment.
+        right_at_1: a digit for each known query: 1 where its nearest product is the right one.
         p50_ms, p95_ms: latency of a search for one query.
         computed_bytes: of the index that really searched, from its layout.
         folder_growth_bytes: of the embedded Milvus' index files; None where not measured.
@@ -64,6 +78,7 @@ class Line:
     used: str
     segments: tuple[SegmentReport, ...]
     scores: Scores
+    right_at_1: str
     p50_ms: float
     p95_ms: float
     computed_bytes: int
@@ -132,6 +147,7 @@ class EvaluationReport:
     n_gallery: int
     n_query: int
     n_own_excluded: int
+    queries: Queries
     unknown: Unknown
     embedded_per_second: float
     refused: tuple[Refusal, ...]

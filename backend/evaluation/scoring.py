@@ -49,6 +49,12 @@ def score(task: Task, found: NDArray[np.intp], nearest: NDArray[np.intp]) -> Sco
     )
 
 
+def is_right_at_1(task: Task, found: NDArray[np.intp]) -> str:
+    """A digit for each query: 1 where its nearest product is the right one. Arguments as of `score`."""
+    right = nearest_products(_products(task, found), 1)[:, 0] == task.query_products
+    return "".join("1" if one else "0" for one in right)
+
+
 def map_over_all(task: Task) -> float:
     """Mean average precision of exact search over the whole gallery, some of the known queries at a time."""
     n_right, n_gallery = task.n_right(), len(task.gallery)

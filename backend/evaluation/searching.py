@@ -128,12 +128,12 @@ def search_in_turns(task: Task, measurements: Sequence[Measurement], over: Over[
         for line in measurements:
             line.search(task.one(row), DEPTH)
     for row in over("searching", range(len(task.query))):
-        query, own = task.one(row), task.own[row]
+        query, own = task.one(row), task.own[row][task.own[row] >= 0]
         first = row % len(measurements)
         for line in (*measurements[first:], *measurements[:first]):
             started = time.perf_counter()
-            # The query itself would be its own nearest neighbour: one more, then without it.
-            found = line.search(query, DEPTH + int(own >= 0))
+            # The query itself would be its own nearest neighbour: so many more, then without them.
+            found = line.search(query, DEPTH + len(own))
             line.seconds.append(time.perf_counter() - started)
-            others = found[found != own][:DEPTH]
+            others = found[~np.isin(found, own)][:DEPTH]
             line.found.append(np.pad(others, (0, DEPTH - len(others)), constant_values=-1))

@@ -6,6 +6,8 @@ They are made of the JSON form, which stored runs have; a key that is newer than
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backend.evaluation.pairing import Paired
+
 TEXT_COLUMNS = ("index", "strategy", "searched by")
 FIGURE_COLUMNS = (
     "R@1 %", "R@5 %", "mAP@100 %", "top 10 %", "p50 ms", "p95 ms", "index MB", "files MB",
@@ -80,6 +82,21 @@ def with_interval(figure: Sequence[float] | None, *, per: float = 0.01, digits: 
         return ""
     value, low, high = (make_figure(one, per=per, digits=digits) for one in figure)
     return f"{value} ({low} to {high})"
+
+
+PAIRED_COLUMNS = ("points", "95 % interval", "better", "worse")
+
+
+def make_paired_row(paired: Paired) -> tuple[str, ...]:
+    """The line, and a cell for each of PAIRED_COLUMNS."""
+    low, high = (f"{100 * one:+.2f}" for one in paired.interval)
+    return (
+        paired.line,
+        f"{100 * paired.difference:+.2f}",
+        f"{low} to {high}",
+        f"{paired.n_better:,}",
+        f"{paired.n_worse:,}",
+    )
 
 
 BASKET_WORDS = {

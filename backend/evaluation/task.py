@@ -1,5 +1,6 @@
 """What is asked of the gallery: queries, the right answer to each, and those to which there is none."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -48,7 +49,8 @@ class Task:
         gallery, query: embeddings.
         skus: of the products, in the order of their numbers; the gallery's first, then what it lacks.
         gallery_products, query_products: (N,) and (Q,), the product that each shows, as a number.
-        own: (Q,), the row of the query itself in the gallery, or -1.
+        own: (Q, W), the rows of the gallery that a query must not find: itself, and pictures of its sequence; -1 is
+            none.
         known: (Q,), whether the gallery has a right answer; to strangers it has none.
         held_out: SKUs of products that were held out of the gallery.
         gallery_rows, query_rows: (N,) and (Q,), which of the embedded pictures each is.
@@ -120,12 +122,13 @@ def set_task(
     row_of = {gallery.keys[row]: place for place, row in enumerate(gallery_rows)}
     gallery_products = np.array([number_of[gallery.pictures[row].sku] for row in gallery_rows], np.intp)
     query_products = np.array([number_of[one.sku] for one in query.pictures], np.intp)
-    own = np.array([row_of.get(key, -1) for key in query.keys], np.intp)
+    own = _own_rows(gallery, query, row_of)
     known = _n_others(gallery_products, query_products, own) > 0
     stranger = query_products >= len(inside)
     for row in np.flatnonzero(~known & ~stranger):
         picture = query.pictures[row]
-        refused.append(Refusal.of(picture, f"the gallery has no other picture of product {picture.sku}"))
+        of_others = "no other picture" if not picture.sequence else "no picture of another sequence"
+        refused.append(Refusal.of(picture, f"the gallery has {of_others} of product {picture.sku}"))
     kept = np.flatnonzero(known | stranger)
     if not known.any():
         raise nothing_to_measure("no query has a right answer in the gallery", refused)
@@ -152,5 +155,21 @@ def _n_others(
 ) -> NDArray[np.intp]:
     longest = max(gallery_products.max(), query_products.max(initial=0)) + 1
     counts = np.bincount(gallery_products, minlength=longest)
-    others: NDArray[np.intp] = counts[query_products] - (own >= 0)
+    others: NDArray[np.intp] = counts[query_products] - (own >= 0).sum(axis=1)
     return others
+
+
+def _own_rows(
+    gallery: EmbeddedPictures, query: EmbeddedPictures, row_of: Mapping[str, int]
+) -> NDArray[np.intp]:
+    """(Q, W): the rows of `Task.own`; `row_of` has the gallery's rows that stay, by their pictures' keys."""
+    taken_together: dict[tuple[str, str], set[int]] = {}
+    for picture, key in zip(gallery.pictures, gallery.keys, strict=True):
+        if picture.sequence and key in row_of:
+            taken_together.setdefault((picture.sku, picture.sequence), set()).add(row_of[key])
+    own = [
+        sorted(taken_together.get((picture.sku, picture.sequence), set()) | {row_of.get(key, -1)} - {-1})
+        for picture, key in zip(query.pictures, query.keys, strict=True)
+    ]
+    wide = max(1, *map(len, own))
+    return np.array([rows + [-1] * (wide - len(rows)) for rows in own], np.intp)

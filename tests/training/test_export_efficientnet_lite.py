@@ -99,7 +99,7 @@ def test_a_products_pictures_are_nearer_to_each_other_than_to_other_shapes(
     same = (labels[:, None] == labels) & ~np.eye(len(labels), dtype=bool)
     other_shape = shapes[:, None] != shapes
     assert cosines[same].mean() > cosines[other_shape].mean() + 0.2
-    nearest, _ = exact_search(vectors, vectors, 1, exclude=np.arange(len(vectors)))
+    nearest, _ = exact_search(vectors, vectors, 1, exclude=np.arange(len(vectors))[:, None])
     assert (shapes[nearest[:, 0]] == shapes).mean() > 0.8
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from training.models.pplcnet import PPLCNet, PPLCNetTrunk
 from training.networks import build_embedder, embedder_card, start
 from training.pdparams import WeightsRefused
 from training.settings import EmbedderSettings, FromImageNet, FromPackage, FromPublished
+from training.sources import augmentation
 
 PUBLISHED_BACKBONE = Path(__file__).parent / "data" / "pplcnet_x0_25.pdparams"
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -76,3 +78,15 @@ def test_an_embedders_card_says_how_pictures_become_its_input() -> None:
     assert (card.dimension, card.hash_bits, card.hash_method) == (512, 512, "DSHSD")
     assert (card.input.width, card.resize.interpolation, card.resize.antialias) == (224, "bilinear", False)
     assert card.trained_on == "ten classes"
+
+
+def test_an_embedder_may_be_served_larger_than_it_was_trained() -> None:
+    settings = read_settings(CONFIGS / "general_rec_v2.toml", ["input.side=160", "input.serving_side=224"])
+    assert isinstance(settings, EmbedderSettings)
+    with torch.device("meta"):
+        network = build_embedder(settings.model, 10)
+    card = embedder_card(settings, network)
+    assert (card.input.width, card.input.height) == (224, 224)
+    assert augmentation(settings.data.augmentation, settings.input.side)(
+        np.zeros((50, 70, 3), np.uint8), np.random.default_rng(0)
+    ).shape == (160, 160, 3)

@@ -102,8 +102,9 @@ def hold_out(
     Args:
         folder: of the folder format, with a query.csv of its own.
         out: the folder for the lists: `train.csv`; `query.csv`, sequences held out of the products that are
-            trained on, to be asked in `train.csv`; and from the folder's own queries `known_query.csv` and
-            `new_query.csv`, of the products that are trained on and of those that are not.
+            trained on, to be asked in `train.csv`; `sequences.csv`, the whole gallery with the sequence that each
+            picture is of; and from the folder's own queries `known_query.csv` and `new_query.csv`, of the products
+            that are trained on and of those that are not.
         embedder: tells which pictures are alike.
         products: SKUs that are held out whole.
         share: of the other products' pictures that is held out, 0 to below 1.
@@ -130,7 +131,9 @@ def hold_out(
     query_skus = np.array(query.classes)[query.labels]
     is_new = np.isin(query_skus, sorted(left_out))
     out.mkdir(parents=True, exist_ok=True)
+    everything = np.ones(len(gallery.labels), np.bool_)
     lists = {
+        "sequences.csv": (gallery, everything),
         "train.csv": (gallery, kept & ~asked),
         "query.csv": (gallery, asked),
         "known_query.csv": (query, ~is_new),
@@ -138,15 +141,20 @@ def hold_out(
     }
     for name, (pictures, chosen) in lists.items():
         with (out / name).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("image", "sku", *BOX_COLUMNS), *_rows(pictures, chosen)])
+            of = sequence if name == "sequences.csv" else None
+            header = ("image", "sku", *BOX_COLUMNS, *([] if of is None else ["sequence"]))
+            csv.writer(file).writerows([header, *_rows(pictures, chosen, of)])
     return {name: int(chosen.sum()) for name, (_, chosen) in lists.items()}
 
 
-def _rows(pictures: ListedPictures, chosen: NDArray[np.bool_]) -> Iterator[list[str]]:
+def _rows(
+    pictures: ListedPictures, chosen: NDArray[np.bool_], sequence: NDArray[np.int64] | None
+) -> Iterator[list[str]]:
     for index in np.flatnonzero(chosen):
         box = [] if pictures.boxes is None else pictures.boxes[index].tolist()
         corners = ["" if math.isnan(corner) else f"{corner:g}" for corner in box or [math.nan] * 4]
-        yield [str(pictures.paths[index]), pictures.classes[pictures.labels[index]], *corners]
+        of = [] if sequence is None else [str(sequence[index])]
+        yield [str(pictures.paths[index]), pictures.classes[pictures.labels[index]], *corners, *of]
 
 
 def read_products(path: Path) -> list[str]:

@@ -58,7 +58,13 @@ def read(path: Path) -> list[dict[str, str]]:
 def test_the_folder_format_comes_out(repository: Path, tmp_path: Path) -> None:
     prepared = prepare_grocery_store(repository, tmp_path / "store")
     assert prepared.refused == ()
-    assert prepared.n_pictures == {"gallery.csv": 8, "query.csv": 2, "test.csv": 4}
+    assert prepared.n_pictures == {
+        "gallery.csv": 8,
+        "iconic.csv": 2,
+        "shop.csv": 6,
+        "query.csv": 2,
+        "test.csv": 4,
+    }
     assert read(tmp_path / "store" / "products.csv") == [
         {
             "sku": sku, "gtin": "", "name": name, "brand": "", "category": category, "price": "", "currency": "",
@@ -78,6 +84,8 @@ def test_the_folder_format_comes_out(repository: Path, tmp_path: Path) -> None:
     }
     original = repository / "dataset" / "train" / "Fruit" / "Apple" / "Granny-Smith" / "Granny-Smith_001.jpg"
     assert (tmp_path / "store" / gallery[2]["image"]).read_bytes() == original.read_bytes()
+    parts = [row for part in ("iconic", "shop") for row in read(tmp_path / "store" / f"{part}.csv")]
+    assert parts == gallery
     assert [row["sku"] for row in read(tmp_path / "store" / "query.csv")] == ["GS-000", "GS-001"]
     assert (tmp_path / "store" / "LICENSE").read_text() == "MIT License"
 

@@ -206,6 +206,14 @@ def test_two_are_compared_line_by_line(manager):
     assert (recall["name"], recall["values"], recall["difference"]) == ("R@1 %", ["52.36", "60.00"], "+7.64")
     assert hnsw["rows"][0]["values"] == ["52.36", ""]
     assert "the figures are not of the same queries" not in answer.content.decode()
+    assert "query by query" not in answer.content.decode()
+    asked = {"queries": {"sha256": "a", "products": [1, 1, 2, 2]}}
+    paired = [
+        make_run(lines=[line("exact (NumPy)", "float", "", right_at_1=right)], **asked)
+        for right in ("1000", "1110")
+    ]
+    pair = reverse("admin:evaluation_evaluationrun_compare", args=[one.pk for one in paired])
+    assert "R@1 query by query: +50.00 points" in manager.get(pair).content.decode()
     other = make_run(n_query=5)
     pair = reverse("admin:evaluation_evaluationrun_compare", args=[runs[0].pk, other.pk])
     assert "the figures are not of the same queries" in manager.get(pair).content.decode()

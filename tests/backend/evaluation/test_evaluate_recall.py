@@ -16,6 +16,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 from numpy.typing import NDArray
+from PIL import Image
 from pymilvus import MilvusClient
 
 from backend.catalogue.models import ProductState
@@ -543,6 +544,48 @@ def test_the_live_catalogue_is_measured_leaving_one_picture_out(
         assert line["scores"]["recall_at_1"] == pytest.approx(expected)
         assert line["used"] == "searched exactly"
     assert "Milvus built no index for HNSW" in " ".join(out.getvalue().split())
+
+
+@pytest.mark.django_db
+def test_pictures_of_one_sequence_do_not_find_each_other(
+    tmp_path: Path, model_folder: Path, embedder: ProductEmbedder
+) -> None:
+    """Eight products of two sequences of three near copies each; a ninth has one sequence alone."""
+    rows, vectors = ["image,sku,sequence"], []
+    for product in range(9):
+        for sequence in range(1 if product == 8 else 2):
+            for copy in range(3):
+                name = f"{product}-{sequence}-{copy}.png"
+                shot = images.decode(picture_of(product, 10 * sequence)).pixels
+                Image.fromarray(np.roll(shot, copy, axis=1)).save(tmp_path / name)
+                rows.append(f"{name},P{product},{sequence}")
+                vectors.append(embedder.embed([np.roll(shot, copy, axis=1)]).vectors[0])
+    (tmp_path / "all.csv").write_text("\n".join(rows) + "\n")
+    cells = [row.split(",") for row in rows[1:]]
+    similarity = np.array(vectors) @ np.array(vectors).T
+    right = []
+    for query, (_, sku, sequence) in enumerate(cells):
+        others = [row for row, (_, *of) in enumerate(cells) if of != [sku, sequence]]
+        if any(cells[row][1] == sku for row in others):
+            right.append(cells[max(others, key=lambda row: similarity[query, row])][1] == sku)
+    out, err = io.StringIO(), io.StringIO()
+    arguments = [
+        "evaluate_recall", "--folder", str(tmp_path), "--gallery", "all.csv", "--query", "all.csv",
+        "--model", str(model_folder), "--index", "FLAT", "--index", "BIN_FLAT",
+    ]  # fmt: skip
+    call_command(*arguments, stdout=out, stderr=err)
+    first = EvaluationRun.objects.get()
+    assert first.report["n_query"] == len(right) == 48
+    assert err.getvalue().count("no picture of another sequence of product P8") == 3
+    for line in first.report["lines"]:
+        if line["strategy"] == "float":
+            assert line["right_at_1"] == "".join(str(int(one)) for one in right)
+    assert 0 < sum(right) < 48
+    assert "BIN_FLAT hash_rerank" in out.getvalue()
+    call_command(*arguments, "--against", str(first.pk), stdout=out, stderr=err)
+    assert f"Recall@1 beside {first}, query by query" in " ".join(out.getvalue().split())
+    with pytest.raises(CommandError, match=rf"there is no evaluation 99; the newest is {first.pk + 1}"):
+        call_command(*arguments, "--against", "99")
 
 
 @pytest.mark.django_db

@@ -60,6 +60,10 @@ def test_the_lists_hold_each_picture_once_and_train(
     assert {image for image, _ in trained} | {image for image, _ in asked} == gallery
     assert len(trained) + len(asked) == len(gallery)
     assert {sku for _, sku in trained} == set(others)
+    with (tmp_path / "lists/sequences.csv").open(encoding="utf-8", newline="") as file:
+        sequence_of = {row["image"]: row["sequence"] for row in csv.DictReader(file)}
+    assert gallery < sequence_of.keys()
+    assert not {sequence_of[image] for image, _ in trained} & {sequence_of[image] for image, _ in asked}
     assert {sku for _, sku in rows("new_query.csv")} == {new}
     assert new not in {sku for _, sku in rows("known_query.csv")}
     pictures = read_folder(CATALOGUE, gallery=str(tmp_path / "lists/train.csv"), minimum_pictures=1)

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -12,7 +12,9 @@ from rich.table import Table
 
 from backend.common.commands import refusals_shown
 from backend.evaluation.evaluate import INDEXES, STRATEGIES, evaluate, make_plan, store_run
+from backend.evaluation.models import EvaluationRun
 from backend.evaluation.page import render_page
+from backend.evaluation.pairing import Paired, pair_runs, pair_with_exact
 from backend.evaluation.pictures import folder_subject, live_subject
 from backend.evaluation.progress import name_refused, progress_bars
 from backend.evaluation.report import EvaluationReport
@@ -20,10 +22,12 @@ from backend.evaluation.table import (
     ANSWER_COLUMNS,
     BASKET_WORDS,
     FIGURE_COLUMNS,
+    PAIRED_COLUMNS,
     TEXT_COLUMNS,
     describe_segments,
     make_answers_row,
     make_basket_rows,
+    make_paired_row,
     make_row,
 )
 from backend.evaluation.task import OpenSet
@@ -76,6 +80,12 @@ class Command(BaseCommand):
             metavar="DIR",
             help="with scenes.json: whole scenes through the detector and the rest, and their baskets",
         )
+        parser.add_argument(
+            "--against",
+            type=int,
+            metavar="ID",
+            help="of a stored evaluation of the same queries, such as another model's: compare query by query",
+        )
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
         parser.add_argument(
             "--html",
@@ -88,6 +98,7 @@ class Command(BaseCommand):
         for name in ("json", "html"):
             if options[name] is not None and not options[name].parent.is_dir():
                 raise CommandError(f"--{name}: there is no folder {options[name].parent}")
+        against = _find_run(options["against"])
         # As Ctrl-C does, so that the collections made for the evaluation are dropped then too.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -114,11 +125,22 @@ class Command(BaseCommand):
         if options["html"] is not None:
             options["html"].write_text(render_page(run), encoding="utf-8")
         name_refused(report.refused, self.stderr)
-        _show(report, cast(TextIO, self.stdout))
+        _show(report, against, cast(TextIO, self.stdout))
         self.stdout.write(f"stored as {run}")
 
 
-def _show(report: EvaluationReport, out: TextIO) -> None:
+def _find_run(pk: int | None) -> EvaluationRun | None:
+    if pk is None:
+        return None
+    run = EvaluationRun.objects.filter(pk=pk).first()
+    if run is None:
+        newest = EvaluationRun.objects.order_by("-pk").first()
+        known = "there is none yet" if newest is None else f"the newest is {newest.pk}"
+        raise CommandError(f"--against: there is no evaluation {pk}; {known}")
+    return run
+
+
+def _show(report: EvaluationReport, against: EvaluationRun | None, out: TextIO) -> None:
     model = f"{report.model.name} {report.model.version} ({report.model.provider} {report.model.precision})"
     title = (
         f"{report.subject}: {report.n_query:,} queries, {report.n_gallery:,} pictures of {report.n_products:,}"
@@ -130,7 +152,8 @@ def _show(report: EvaluationReport, out: TextIO) -> None:
         table.add_column(column)
     for column in FIGURE_COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
-    lines = report.to_dict()["lines"]
+    values = report.to_dict()
+    lines = values["lines"]
     for line in lines:
         table.add_row(*make_row(line))
     # A file or pipe has no width of its own; the table needs this much.
@@ -139,10 +162,29 @@ def _show(report: EvaluationReport, out: TextIO) -> None:
     for line in lines:
         if segments := describe_segments(line):
             console.print(f"{line['index']} {line['strategy']}, by segment: {segments}")
+    _show_paired("Recall@1 beside the exact search, query by query", pair_with_exact(values), console)
+    if against is not None:
+        paired = list(pair_runs(against.report, values))
+        if not paired:
+            console.print(f"{against} was asked other queries; nothing can be compared query by query.")
+        _show_paired(f"Recall@1 beside {against}, query by query", paired, console)
     _show_answers(lines, console)
     if report.scenes is not None:
         _show_scenes(report.scenes, console)
     console.print(report.summary())
+
+
+def _show_paired(title: str, paired: Iterable[Paired], console: Console) -> None:
+    rows = [make_paired_row(one) for one in paired]
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left")
+    table.add_column("index and strategy", no_wrap=True)
+    for column in PAIRED_COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def _show_answers(lines: Sequence[Mapping[str, Any]], console: Console) -> None:
