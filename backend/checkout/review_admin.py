@@ -18,8 +18,13 @@ from backend.catalogue.models import Product, ReferenceImage
 from backend.catalogue.services import image_limits
 from backend.checkout import review
 from backend.checkout.crops import keep_crop
-from backend.checkout.models import Correction, ReviewState
-from backend.checkout.selectors import list_clean_corrections, list_corrections
+from backend.checkout.models import Correction
+from backend.checkout.selectors import (
+    list_clean_corrections,
+    list_corrections,
+    list_waiting,
+    list_waiting_after,
+)
 from backend.common.admin import check_permission, counted, private_file
 from backend.common.problems import Problem, problem_of, problem_response
 from backend.jobs.services import start_job
@@ -93,10 +98,8 @@ class ReviewPages(ModelAdmin):
         """To the first open correction after the one that is named in `after`; around, and to an end when none is."""
         check_permission(request, REVIEW)
         after = _as_id(request.GET.get("after", "0"))
-        waiting = Correction.objects.filter(state=ReviewState.OPEN).order_by("pk")
-        following = (
-            waiting.filter(pk__gt=after).first() or waiting.exclude(pk=after).first() or waiting.first()
-        )
+        waiting = list_waiting()
+        following = list_waiting_after(after).first() or waiting.exclude(pk=after).first() or waiting.first()
         if following is not None:
             return redirect("admin:checkout_correction_review_one", following.pk)
         context = {
@@ -118,7 +121,7 @@ class ReviewPages(ModelAdmin):
         problem: Problem | None = None,
         note: str = "",
     ) -> HttpResponse:
-        waiting = Correction.objects.filter(state=ReviewState.OPEN)
+        n_open = list_waiting().count()
         context = {
             **self.admin_site.each_context(request),
             "title": "Review corrections",
@@ -129,8 +132,8 @@ class ReviewPages(ModelAdmin):
             "answered": _show_product(
                 correction.item.product if correction.item else None, _nearest_of(correction, "other")
             ),
-            "n_open": waiting.count(),
-            "n_before": waiting.filter(pk__lt=correction.pk).count(),
+            "n_open": n_open,
+            "n_before": n_open - list_waiting_after(correction.pk).count() - 1,
             "n_clean": list_clean_corrections().count(),
             "earlier": review.get_earlier_accepted(correction),
             "reviewed": _lately_reviewed(),

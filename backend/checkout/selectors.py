@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet
+from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, QuerySet, When
 
 from backend.checkout.models import Correction, ReviewState
 from backend.gallery.selectors import get_active_generation
@@ -12,6 +12,25 @@ from backend.gallery.selectors import get_active_generation
 def list_corrections() -> QuerySet[Correction]:
     """Corrections with what their review shows of them."""
     return Correction.objects.select_related("recognition", "item", "product", "reference_image")
+
+
+# 1 where a person said that the answer was right, which teaches the gallery least; 0 for all others.
+_CONFIRMS = Case(When(~Q(sku="") & Q(sku=F("item__sku")), then=1), default=0)
+
+
+def list_waiting() -> QuerySet[Correction]:
+    """Open corrections in the order of their review: first those of wrong answers, the oldest first; last what
+    confirms an answer.
+    """
+    return (
+        Correction.objects.filter(state=ReviewState.OPEN).alias(confirms=_CONFIRMS).order_by("confirms", "pk")
+    )
+
+
+def list_waiting_after(pk: int) -> QuerySet[Correction]:
+    """Those of `list_waiting` behind a correction, which need not wait itself; all where there is no such."""
+    confirms = Correction.objects.filter(pk=pk).values_list(_CONFIRMS, flat=True).first() or 0
+    return list_waiting().filter(Q(confirms__gt=confirms) | Q(confirms=confirms, pk__gt=pk))
 
 
 def list_clean_corrections() -> QuerySet[Correction]:

@@ -90,6 +90,18 @@ def test_the_queue_goes_round_and_ends_when_nothing_waits(cola, manager):
     assert reopened["Location"] == page_of(second)
 
 
+def test_wrong_answers_come_before_what_confirms_one(cola, manager):
+    confirmed, wrong, missed = make_correction(), make_correction(), make_correction(sku=None)
+    confirmed.item.product, confirmed.item.sku = cola, cola.sku
+    confirmed.item.save()
+    assert manager.get(QUEUE)["Location"] == page_of(wrong)
+    assert manager.get(f"{QUEUE}?after={wrong.pk}")["Location"] == page_of(missed)
+    assert manager.get(f"{QUEUE}?after={missed.pk}")["Location"] == page_of(confirmed)
+    assert manager.get(f"{QUEUE}?after={confirmed.pk}")["Location"] == page_of(wrong)
+    for place, correction in enumerate((wrong, missed, confirmed), start=1):
+        assert f"{place} of 3 that wait" in manager.get(page_of(correction)).content.decode()
+
+
 def test_what_was_decided_is_told_with_who_and_why(cola, manager):
     correction = make_correction(sku=None)
     decide(manager, correction, "accept", note="a hand")
