@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults lint types contracts check bench bench-models bench-training format clean
+.PHONY: help demo test test-faults lint types contracts check bench bench-models bench-scale bench-training format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench: $(VENV)/.test  ## the benchmarks; figures are ratios within one run
 
 bench-models: $(VENV)/.test  ## the shipped models at int8 and fp32, and PP-ShiTu's for servers, stage by stage
 	$(BIN)/python -m tests.bench.models $(ARGS)
+
+bench-scale: $(VENV)/.test  ## search, product sets, agreement and memory at up to 300,000 embeddings; an hour
+	$(BIN)/python -m tests.bench.scale $(ARGS)
 
 bench-training: $(VENV)/.test  ## speed and memory of training, export and import; minutes
 	$(BIN)/python -m tests.bench.training $(ARGS)

@@ -22,6 +22,7 @@ CHROMIUM = next(
 # What shares the engines, and so has to run in one process, one by one.
 ON_ENGINES = (
     "tests/backend/",
+    "tests/bench/test_scale.py",
     "tests/end_to_end/",
     "tests/recognition/test_gallery.py",
     "tests/recognition/test_pipeline.py",

@@ -44,14 +44,16 @@ def draw_curves(
     top: float = 1.0,
     diagonal: bool = False,
     x_words: Callable[[float], str] = _per_cent,
+    y_words: Callable[[float], str] = _per_cent,
 ) -> SafeString:
-    """A chart of shares: x from 0 to 1, y from 0 to `top`, labelled in per cent.
+    """A chart of shares: x from 0 to 1, y from 0 to `top`, labelled in per cent unless other words are given.
 
     Args:
         title: what it shows, for who does not see it.
         x, y: the axes' names.
         diagonal: also draw y = x, where said and seen would agree.
         x_words: what is written at a place along x, 0 to 1.
+        y_words: what is written at a place along y, 0 to `top`.
     """
 
     def place(point: Point) -> Point:
@@ -71,7 +73,7 @@ def draw_curves(
         (
             (
                 LEFT, f"{place((0, tick * top))[1]:.1f}", WIDTH - RIGHT,
-                LEFT - 5, f"{place((0, tick * top))[1] + 3.5:.1f}", _per_cent(tick * top),
+                LEFT - 5, f"{place((0, tick * top))[1] + 3.5:.1f}", y_words(tick * top),
                 f"{place((tick, 0))[0]:.1f}", HEIGHT - BOTTOM + 15, x_words(tick),
             )
             for tick in TICKS

@@ -1,0 +1,78 @@
+"""Galleries of several sizes and indexes, filled once and kept: filling takes longer than all that is measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from django.conf import settings
+from rich.progress import track
+
+from recognition.embedder import Embeddings
+from recognition.gallery import Entry, Gallery
+from recognition.index import IndexSettings, IndexType
+from tests.bench.scale.embeddings import BITS, DIMENSION, product_of
+
+SIZES = (10_000, 30_000, 100_000, 300_000)
+INDEXES: tuple[IndexType, ...] = ("HNSW", "IVF_FLAT", "FLAT")
+BATCH = 1_000
+# Nobody waits at a till here: a search that a busy machine holds up is a slow one, and no failure.
+SEARCH_SECONDS = 60.0
+INDEX_SECONDS = 7_200.0
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A gallery of so many rows."""
+
+    gallery: Gallery
+    rows: int
+
+    @property
+    def index(self) -> IndexType:
+        return self.gallery.index.type
+
+
+def open_gallery(index: IndexType, rows: int) -> Filled:
+    """Named, not filled."""
+    gallery = Gallery(
+        settings.MILVUS_URI,
+        name=f"scale_{index.lower()}_{rows}",
+        dimension=DIMENSION,
+        hash_bits=BITS,
+        index=IndexSettings(index),
+        token=settings.MILVUS_TOKEN,
+        timeout_seconds=SEARCH_SECONDS,
+    )
+    return Filled(gallery, rows)
+
+
+def entries_of(embeddings: Embeddings, start: int, stop: int) -> list[Entry]:
+    """These rows, as enrolled once."""
+    return [
+        Entry(row + 1, product_of(row), 1, embeddings.vectors[row], embeddings.hash_codes[row])
+        for row in range(start, stop)
+    ]
+
+
+def fill(galleries: Sequence[Filled], embeddings: Embeddings) -> dict[str, float]:
+    """Write what is missing, flush, load, and wait until every index is complete.
+
+    Args:
+        embeddings: at least as many as the largest has rows.
+    Returns:
+        The seconds that each one took which was not there already, by name.
+    """
+    seconds = {}
+    for filled in galleries:
+        gallery, started = filled.gallery, perf_counter()
+        gallery.create()
+        gallery.load()
+        there = gallery.count("hash") // BATCH * BATCH  # a run before this one may have been cut off
+        if there < filled.rows:
+            for start in track(range(there, filled.rows, BATCH), description=gallery.name):
+                gallery.upsert(entries_of(embeddings, start, min(start + BATCH, filled.rows)))
+            gallery.flush()
+            seconds[gallery.name] = perf_counter() - started
+    for filled in galleries:
+        print(filled.gallery.wait_indexed(INDEX_SECONDS).describe(), flush=True)
+    return seconds
