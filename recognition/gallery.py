@@ -16,7 +16,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -61,7 +61,12 @@ _ROWS_PER_READ = 10_000
 _POLL_SECONDS = 0.5
 _RERANKED_TOGETHER = 5  # crops in one search; its answer grows with their number squared
 
-# HNSW in a set of more entries (see `Gallery.search`).
+# A larger set (see `Gallery.search`): so many times the wanted matches are looked through first, then as many as the
+# share that was of the set asks for, and half more; deeper than this a filter is cheaper.
+_FIRST_DEPTH = 2
+_RESERVE = 1.5
+_DEEPEST = 4_096
+# HNSW in a set that is large, but rare among what looks alike.
 _WIDE_EF = 2_048
 _SPARSE_SHARE = 0.2  # of the gallery's entries: below it filtered HNSW loses whole neighbourhoods ...
 _SCANNED_SHARE = 0.05  # ... and below this it scans, so that a sparse set is searched in parts of this size
@@ -437,9 +442,11 @@ class Gallery:
           some of their nearest 100; asked for 1,500, none. So half of the set is asked for, and cut to `limit`
           here. That costs most where sets are large: within 20,000 entries it took 3 times what IVF_FLAT took.
 
-        Beyond EXACT_SET_ENTRIES HNSW is approximate, as it is outside sets, with recall@10 of at least 0.99: through a
-        wider `ef`, and by searching a sparse set in parts that are scanned, since with any `ef` 1 query of 100 found
-        nothing near (20,500 entries of 200,000).
+        Beyond EXACT_SET_ENTRIES the whole gallery is searched deeper, and what is not of the set is left out here, with
+        recall@10 of at least 0.99 of brute force. A filter would name each product, and Milvus reads it anew for each
+        search: 30,000 ids took it a second. Where 16,384 matches do not hold enough of the set, which is then rare
+        among what looks alike, a filter it is: with a wider `ef`, a sparse set in parts that are scanned, since with
+        any `ef` 1 query of 100 found nothing near (20,500 entries of 200,000).
 
         Args:
             embeddings: of all crops.
@@ -453,23 +460,18 @@ class Gallery:
         if not len(embeddings):
             return []
         self._check_lengths(embeddings.vectors.shape[1], embeddings.hash_codes.shape[1])
-        products = None if product_ids is None else sorted(set(product_ids))
-        if products == []:
+        products = None if product_ids is None else np.unique(np.asarray(product_ids, np.int64))
+        if products is not None and not len(products):
             return [[] for _ in range(len(embeddings))]
         limit = min(settings.matches if limit is None else limit, _MAX_LIMIT)
         deadline = _Deadline(self._timeout_seconds)
-        chosen = "" if products is None else _is_in("product_id", products)
         if settings.strategy == "float":
-            if products is not None and self.index.type == "HNSW":
-                return self._search_hnsw_within(products, embeddings.vectors, limit, settings, deadline)
-            nprobe = settings.nprobe if products is None else self.index.nlist
-            effort = self._effort(max(settings.ef, limit), nprobe)
-            return self._nearest("float", embeddings.vectors, chosen, limit, effort, deadline)
+            return self._search_float(embeddings.vectors, products, limit, settings, deadline)
         codes = [code.tobytes() for code in embeddings.hash_codes]
         if settings.strategy == "hash":
-            return self._nearest("hash", codes, chosen, limit, {}, deadline)
+            return self._search_hash(codes, products, limit, deadline)
         n_nearest = max(settings.rerank, limit)
-        nearest = self._nearest("hash", codes, chosen, n_nearest, {}, deadline)
+        nearest = self._search_hash(codes, products, n_nearest, deadline)
         together = min(_RERANKED_TOGETHER, _MAX_LIMIT // n_nearest)
         reranked: list[list[Match]] = []
         for start in range(0, len(nearest), together):
@@ -499,22 +501,75 @@ class Gallery:
             for matches, mine in zip(found, own, strict=True)
         ]
 
+    def _search_float(
+        self,
+        vectors: NDArray[np.float32],
+        products: NDArray[np.int64] | None,
+        limit: int,
+        settings: SearchSettings,
+        deadline: _Deadline,
+    ) -> list[list[Match]]:
+        """Search embeddings; within `products`, where given, as `search` says."""
+        if products is None:
+            effort = self._effort(max(settings.ef, limit), settings.nprobe)
+            return self._nearest("float", vectors, "", limit, effort, deadline)
+        all_cells = self.index.nlist
+
+        def deeply(rows: Sequence[int], depth: int) -> list[list[Match]]:
+            effort = self._effort(max(settings.ef, depth), all_cells)
+            return self._nearest(
+                "float", vectors[rows], "", limit, effort, deadline, asked=depth, of=products
+            )
+
+        def filtered(rows: Sequence[int]) -> list[list[Match]]:
+            if self.index.type == "HNSW":
+                return self._search_hnsw_within(products, vectors[rows], limit, settings, deadline)
+            chosen = _is_in("product_id", products)
+            return self._nearest(
+                "float", vectors[rows], chosen, limit, self._effort(limit, all_cells), deadline
+            )
+
+        if len(products) > EXACT_SET_ENTRIES:
+            return _search_deeper(len(vectors), limit, deeply, filtered)
+        if self.index.type != "HNSW":
+            return filtered(range(len(vectors)))
+        chosen = _is_in("product_id", products)
+        with self._milvus.client(deadline) as client:
+            entries = self._count(client, "float", chosen, "Bounded", deadline.left())
+        if entries <= EXACT_SET_ENTRIES:
+            return self._search_exactly(vectors, chosen, entries, limit, deadline)
+        return _search_deeper(len(vectors), limit, deeply, filtered)
+
+    def _search_hash(
+        self, codes: list[bytes], products: NDArray[np.int64] | None, limit: int, deadline: _Deadline
+    ) -> list[list[Match]]:
+        """Search hash codes; within `products`, where given."""
+
+        def deeply(rows: Sequence[int], depth: int) -> list[list[Match]]:
+            some = [codes[row] for row in rows]
+            return self._nearest("hash", some, "", limit, {}, deadline, asked=depth, of=products)
+
+        def filtered(rows: Sequence[int]) -> list[list[Match]]:
+            chosen = "" if products is None else _is_in("product_id", products)
+            return self._nearest("hash", [codes[row] for row in rows], chosen, limit, {}, deadline)
+
+        if products is None or len(products) <= EXACT_SET_ENTRIES:
+            return filtered(range(len(codes)))
+        return _search_deeper(len(codes), limit, deeply, filtered)
+
     def _search_hnsw_within(
         self,
-        products: list[int],
+        products: NDArray[np.int64],
         vectors: NDArray[np.float32],
         limit: int,
         settings: SearchSettings,
         deadline: _Deadline,
     ) -> list[list[Match]]:
-        """Search embeddings within a product set through HNSW: exactly if the set is small; `search` says how."""
-        chosen = _is_in("product_id", products)
+        """Search a large set through HNSW by filters, in parts that are scanned where it is sparse."""
         with self._milvus.client(deadline) as client:
-            entries = self._count(client, "float", chosen, "Bounded", deadline.left())
-            if entries <= EXACT_SET_ENTRIES:
-                return self._search_exactly(vectors, chosen, entries, limit, deadline)
+            entries = self._count(client, "float", _is_in("product_id", products), "Bounded", deadline.left())
             share = entries / max(self._count(client, "float", "", "Bounded", deadline.left()), 1)
-        parts = math.ceil(share / _SCANNED_SHARE) if share < _SPARSE_SHARE else 1
+        parts = max(math.ceil(share / _SCANNED_SHARE), 1) if share < _SPARSE_SHARE else 1
         effort = self._effort(max(settings.ef, limit, _WIDE_EF), settings.nprobe)
         found = [
             self._nearest(
@@ -553,10 +608,12 @@ class Gallery:
         deadline: _Deadline,
         *,
         asked: int | None = None,
+        of: NDArray[np.int64] | None = None,
     ) -> list[list[Match]]:
         """One search call: for each query its nearest entries among those that the filter `chosen` lets pass.
 
-        `asked` is how many Milvus is asked for, where that is to be more than the `limit` that are given.
+        `asked` is how many Milvus is asked for, where that is to be more than the `limit` that are given. Of what it
+        gives only entries `of` these products, ascending, are kept, where products are named.
         """
         with self._milvus.client(deadline) as client:
             pending = client.search(
@@ -582,11 +639,15 @@ class Gallery:
         matches: list[list[Match]] = []
         start = 0
         for n_found in answer.results.topks:
-            rows = slice(start, start + min(n_found, limit))
+            rows: Sequence[int] = range(start, start + n_found)
+            if of is not None:
+                rows = start + np.flatnonzero(
+                    _are_in(of, np.asarray(products[start : start + n_found], np.int64))
+                )
             matches.append(
                 _best_first(
-                    Match(pk, product, self._similarity(kind, distance))
-                    for pk, product, distance in zip(ids[rows], products[rows], distances[rows], strict=True)
+                    Match(ids[row], products[row], self._similarity(kind, distances[row]))
+                    for row in rows[:limit]
                 )
             )
             start += n_found
@@ -780,6 +841,38 @@ def _best_first(matches: Iterable[Match]) -> list[Match]:
     return sorted(matches, key=lambda match: (-match.similarity, match.reference_image_id))
 
 
-def _is_in(field: str, values: Sequence[int]) -> str:
+def _search_deeper(
+    n_queries: int,
+    limit: int,
+    deeply: Callable[[Sequence[int], int], list[list[Match]]],
+    filtered: Callable[[Sequence[int]], list[list[Match]]],
+) -> list[list[Match]]:
+    """Search everything, deeper and deeper, until each query has its matches out of a set, or by a filter at last.
+
+    Args:
+        deeply: given rows of queries and a depth, the matches among the `depth` nearest of all.
+        filtered: given rows of queries, the matches by a filter.
+    """
+    found: list[list[Match]] = [[] for _ in range(n_queries)]
+    short, depth = list(range(n_queries)), _FIRST_DEPTH * limit
+    while short and depth <= _DEEPEST:
+        for row, matches in zip(short, deeply(short, depth), strict=True):
+            found[row] = matches
+        short = [row for row in short if len(found[row]) < limit]
+        n_found = sum(len(found[row]) for row in short)
+        depth = math.ceil(depth * max(2.0, _RESERVE * limit * len(short) / max(n_found, 1)))
+    if short:
+        for row, matches in zip(short, filtered(short), strict=True):
+            found[row] = matches
+    return found
+
+
+def _are_in(values: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of those asked for are among the values, which ascend; NumPy's own sorts both."""
+    places = np.minimum(np.searchsorted(values, asked), len(values) - 1)
+    return values[places] == asked
+
+
+def _is_in(field: str, values: Sequence[int] | NDArray[np.int64]) -> str:
     """A filter expression: the field's value is one of these."""
     return f"{field} in [{','.join(str(int(value)) for value in values)}]"

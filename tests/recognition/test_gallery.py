@@ -193,18 +193,36 @@ def test_a_search_within_a_product_set_equals_brute_force_over_it(
     np.testing.assert_allclose(similarities(found), brute_force(members, QUERIES, 100), atol=SAME)
 
 
+@pytest.mark.parametrize("deepest", [4_096, 0], ids=["deeper", "by a filter"])
 @pytest.mark.parametrize("n_products", [60, 200])
-def test_hnsw_searches_a_set_well_that_is_too_large_for_an_exact_search(
-    hnsw: Gallery, n_products: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("index", ["HNSW", "IVF_FLAT"])
+def test_a_set_that_is_too_large_for_an_exact_search_is_searched_well(
+    galleries: dict[str, Gallery], index: str, n_products: int, deepest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The real bound would need 20,000 entries. 60 products are sparse and searched in parts, 200 are not.
+    # The real bound would need 20,000 entries. 60 products are sparse, 200 are not, nor are they counted.
     monkeypatch.setattr(gallery_module, "EXACT_SET_ENTRIES", 100)
+    monkeypatch.setattr(gallery_module, "_DEEPEST", deepest)
     chosen = np.random.default_rng(0).permutation(630)[:n_products] + 1
-    found = hnsw.search(QUERIES, FLOAT, product_ids=chosen.tolist())
+    found = galleries[index].search(QUERIES, FLOAT, product_ids=chosen.tolist())
     assert_true_matches(found, QUERIES)
+    assert {len(matches) for matches in found} == {100}
+    assert {match.product_id for matches in found for match in matches} <= set(chosen.tolist())
     members = [entry for entry in ENTRIES if entry.product_id in set(chosen.tolist())]
     wanted = brute_force(members, QUERIES, 10)
     assert (similarities(found)[:, :10] >= wanted[:, 9:] - SAME).mean() >= 0.99
+
+
+@pytest.mark.parametrize("deepest", [4_096, 0], ids=["deeper", "by a filter"])
+def test_a_hash_search_within_a_large_set_equals_brute_force(
+    hnsw: Gallery, deepest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery_module, "EXACT_SET_ENTRIES", 100)
+    monkeypatch.setattr(gallery_module, "_DEEPEST", deepest)
+    chosen = list(range(100, 400))
+    found = hnsw.search(QUERIES, replace(FLOAT, strategy="hash"), product_ids=chosen)
+    members = [entry for entry in ENTRIES if entry.product_id in set(chosen)]
+    wanted = exact_hash_search(QUERIES.hash_codes, embeddings_of(members).hash_codes, 100)[1]
+    np.testing.assert_allclose(similarities(found), wanted, atol=SAME)
 
 
 @pytest.mark.parametrize("product_ids", [None, list(range(1, 101))])

@@ -1,7 +1,7 @@
 """How well and how fast each search strategy finds, over the gallery's size and over the settings of a search."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import log10
 from time import perf_counter
@@ -27,6 +27,8 @@ EFS = (100, 128, 256, 512, 1_024)  # below the 100 matches that are asked for HN
 NPROBES = (1, 4, 16, 64, 256)
 DEPTHS = (100, 200, 400, 800, 1_600)
 WARM_UP = 3
+MISSED = "% of the ten nearest missed"
+LEAST_MISSED = 1e-4  # drawn at the bottom, with what is less
 
 
 @dataclass
@@ -163,37 +165,38 @@ def draw_strategies(lines: Sequence[dict[str, Any]]) -> list[SafeString]:
     sizes = sorted({one["rows"] for one in lines})
     low, high = log10(sizes[0]), log10(sizes[-1])
     usual = [one for one in lines if one["default"]]
-    names = list(dict.fromkeys(one["curve"] for one in lines))
+    names = dict.fromkeys(one["curve"] for one in lines)
+    approximate = [name for name in names if name != "float FLAT"]
 
-    def over_size(kind: str, chosen: Sequence[str], top: float) -> list[Curve]:
+    def over_size(value_of: Callable[[dict[str, Any]], float]) -> list[Curve]:
+        rising = sorted(usual, key=lambda one: one["rows"])
         return [
             Curve(
                 name,
                 [
-                    ((log10(one["rows"]) - low) / (high - low), one[kind])
-                    for one in sorted(usual, key=lambda one: one["rows"])
+                    ((log10(one["rows"]) - low) / (high - low), value_of(one))
+                    for one in rising
                     if one["curve"] == name
                 ],
             )
-            for name in chosen
+            for name in approximate
         ]
 
     def size_words(place: float) -> str:
         rows = 10 ** (low + place * (high - low))
         return f"{float(f'{rows:.2g}'):,.0f}"
 
-    approximate = [name for name in names if name != "float FLAT"]
-    slowest = _round_up(max(one["p50_ms"] for one in usual if one["curve"] != "float FLAT"))
+    slowest = _round_up(max(one["p50_ms"] for one in usual if one["curve"] in approximate))
     charts = [
         draw_curves(
             f"Median time to search {CROPS} crops, usual settings",
-            over_size("p50_ms", approximate, slowest),
+            over_size(lambda one: one["p50_ms"]),
             x="embeddings", y="ms", top=slowest, x_words=size_words, y_words=_number,
         ),
         draw_curves(
-            "Share of the ten nearest that is found, usual settings",
-            over_size("recall_at_10", approximate, 1.0),
-            x="embeddings", y="recall@10", x_words=size_words,
+            "What the usual settings miss",
+            over_size(_missed),
+            x="embeddings", y=MISSED, x_words=size_words, y_words=_missed_words,
         ),
     ]  # fmt: skip
     for rows in sizes:
@@ -211,15 +214,25 @@ def _draw_settings(lines: Sequence[dict[str, Any]], rows: int, names: Sequence[s
 
     curves = []
     for name in names:
-        own = [(along(one), one["recall_at_10"]) for one in shown if one["curve"] == name]
+        own = [(along(one), _missed(one)) for one in shown if one["curve"] == name]
         curves.append(Curve(name, own, [0.02] if len(own) == 1 else None))
     return draw_curves(
-        f"{rows:,} embeddings: recall@10 over time, from the least ef, nprobe and rerank to the most",
+        f"{rows:,} embeddings: what is missed over time, with rising ef, nprobe and rerank",
         curves,
         x=f"median ms for {CROPS} crops, logarithmic",
-        y="recall@10",
+        y=MISSED,
         x_words=lambda place: _number(10 ** (low + place * (high - low))),
+        y_words=_missed_words,
     )
+
+
+def _missed(line: dict[str, Any]) -> float:
+    """The share of the ten nearest that was not found, as a place along its axis: a power of ten a quarter."""
+    return (log10(max(1 - line["recall_at_10"], LEAST_MISSED)) - log10(LEAST_MISSED)) / -log10(LEAST_MISSED)
+
+
+def _missed_words(place: float) -> str:
+    return f"{100 * LEAST_MISSED ** (1 - place):.3g}"
 
 
 def _round_up(value: float) -> float:
@@ -233,10 +246,10 @@ def _number(value: float) -> str:
 
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>Search strategies</title><style>
-:root {{ --ck-strong: #18181b; --ck-quiet: #52525b; --ck-line: #e4e4e7; }}
-body {{ font-family: sans-serif; margin: 1.5rem auto; max-width: 64rem; }} ul {{ list-style: none; padding: 0; }}
+:root {{ --color-base-50: #f9fafb; --color-base-200: #e5e7eb; --color-base-500: #6b7280; --color-base-900: #111827; }}
 {css}
-.ck-charts {{ grid-template-columns: 1fr 1fr; }}
+body {{ background: #fff; font: 14px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 64rem; padding: 1rem; }}
+ul {{ list-style: none; margin: 0; padding: 0; }}
 </style><div class="ck-charts">{charts}</div>"""
 
 
