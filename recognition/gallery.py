@@ -442,11 +442,11 @@ class Gallery:
           some of their nearest 100; asked for 1,500, none. So half of the set is asked for, and cut to `limit`
           here. That costs most where sets are large: within 20,000 entries it took 3 times what IVF_FLAT took.
 
-        Beyond EXACT_SET_ENTRIES the whole gallery is searched deeper, and what is not of the set is left out here, with
-        recall@10 of at least 0.99 of brute force. A filter would name each product, and Milvus reads it anew for each
-        search: 30,000 ids took it a second. Where 16,384 matches do not hold enough of the set, which is then rare
-        among what looks alike, a filter it is: with a wider `ef`, a sparse set in parts that are scanned, since with
-        any `ef` 1 query of 100 found nothing near (20,500 entries of 200,000).
+        Beyond EXACT_SET_ENTRIES, or so many products, the whole gallery is searched deeper, and what is not of the set
+        is left out here, with recall@10 of at least 0.99 of brute force. A filter would name each product, and Milvus
+        reads it anew for each search: 30,000 ids took it half a second. Where that is too deep, the set is rare among
+        what looks alike, and a filter it is: for HNSW with a wider `ef`, a sparse set in parts that are scanned, since
+        with any `ef` 1 query of 100 found nothing near (20,500 entries of 200,000).
 
         Args:
             embeddings: of all crops.
@@ -641,9 +641,8 @@ class Gallery:
         for n_found in answer.results.topks:
             rows: Sequence[int] = range(start, start + n_found)
             if of is not None:
-                rows = start + np.flatnonzero(
-                    _are_in(of, np.asarray(products[start : start + n_found], np.int64))
-                )
+                kept = _are_in(of, np.asarray(products[start : start + n_found], np.int64))
+                rows = [row for row, is_kept in zip(rows, kept, strict=True) if is_kept]
             matches.append(
                 _best_first(
                     Match(ids[row], products[row], self._similarity(kind, distances[row]))
@@ -870,7 +869,7 @@ def _search_deeper(
 def _are_in(values: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which of those asked for are among the values, which ascend; NumPy's own sorts both."""
     places = np.minimum(np.searchsorted(values, asked), len(values) - 1)
-    return values[places] == asked
+    return np.equal(values[places], asked)
 
 
 def _is_in(field: str, values: Sequence[int] | NDArray[np.int64]) -> str:
