@@ -530,9 +530,9 @@ class EmbedderInput(Table):
 
     Attributes:
         side: in pixels.
-        serving_side: of evaluation and serving; None is `side`. Larger than `side` by about a third it is as good as
-            training at it, in half the time: a part of a crop, enlarged, shows things larger than the whole crop does
-            (H. Touvron, A. Vedaldi, M. Douze, H. Jegou, "Fixing the train-test resolution discrepancy", 2019).
+        serving_side: of evaluation and serving; None is `side`. A third larger than `side` takes half the time of a
+            training at that size and is as good, for a part of a crop, enlarged, shows things larger than the whole
+            does (H. Touvron, A. Vedaldi, M. Douze, H. Jegou, "Fixing the train-test resolution discrepancy", 2019).
     """
 
     side: Annotated[int, Field(strict=True, ge=32)] = 224
