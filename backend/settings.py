@@ -232,6 +232,7 @@ CELERY_TASK_ROUTES = {
     "checkout.recognise": {"queue": "recognition"},
     "checkout.echo": {"queue": "recognition"},
     "checkout.check_picture": {"queue": "recognition"},
+    "checkout.shadow": {"queue": "shadow"},
 }
 # Whoever sends a task learns within 2 s that the broker is away. Once more at once, for a connection that broke while
 # it lay idle; a lost message only delays, for the sweep finds what is pending.
@@ -252,7 +253,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 0.5,
     "socket_connect_timeout": 0.5,
     "max_retries": 0,
-    "queue_order_strategy": "priority",
+    # By name: a worker of `bulk` and `shadow` takes the second's when the first has none. "priority" would mean the
+    # order of a set, which is another in each process.
+    "queue_order_strategy": "sorted",
 }
 CELERY_WORKER_SEND_TASK_EVENTS = False
 # Celery would open a connection to PostgreSQL for each task; backend/celery.py closes those that broke.

@@ -402,6 +402,28 @@ def bootstrap_interval_of_mean(
 
 
 # --- baskets ----------------------------------------------------------------------------------------------
+def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was seen n_hits times of n: honest near 0 and 1 too, where a bootstrap of what
+    was always seen would leave no doubt.
+
+    E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
+
+    Args:
+        n_hits: 0 to n.
+        n: independent trials, 1 or more.
+    Raises:
+        ValueError: the counts are none of these.
+    """
+    if not 0 <= n_hits <= n or n < 1:
+        raise ValueError(f"{n_hits} of {n}; wanted 0 <= hits <= n and a trial at least")
+    z = 1.959964  # of the normal distribution, for 95 %
+    share = n_hits / n
+    centre = share + z * z / (2 * n)
+    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    whole = 1 + z * z / n
+    return max(0.0, (centre - reach) / whole), min(1.0, (centre + reach) / whole)
+
+
 @dataclass(frozen=True)
 class BasketFigures:
     """How good baskets are, as the RPC benchmark judges them.

@@ -151,28 +151,75 @@ class ProductRecognizer:
         gathered = self._search(embeddings, keep, product_ids, wanted, timings)
         with _timed(timings, "rank"):
             items = tuple(
-                ItemRecognition(
-                    box=tuple(boxes[i].tolist()),
-                    detection_score=float(detections.scores[i]) if len(detections) else None,
-                    result=decide(gathered[i], self._thresholds),
-                    candidates=gathered[i][:candidates],
-                    confidence=None
-                    if self._confidence is None
-                    else self._confidence.of_candidates(gathered[i]),
+                self._judge(
+                    boxes[i],
+                    float(detections.scores[i]) if len(detections) else None,
+                    gathered[i],
+                    candidates,
                 )
                 for i in _without_doubles(boxes, gathered)
             )
         return ImageRecognition(image.width, image.height, len(detections) > 0, items, timings)
+
+    def recognize_boxes(
+        self,
+        data: bytes,
+        boxes: NDArray[np.float32],
+        *,
+        keep: Keep,
+        product_ids: Sequence[int] | None = None,
+        candidates: int = 5,
+    ) -> tuple[ItemRecognition, ...]:
+        """Recognise what given boxes show: nothing is detected, and none is dropped as a double.
+
+        Args:
+            data: JPEG, PNG or WebP.
+            boxes: (N, 4), in pixels of the full upright picture.
+            keep: as of `recognize`.
+            product_ids: likewise.
+            candidates: likewise.
+        Returns:
+            N items, in the order of the boxes, without detection scores. A box that is too small to be embedded is
+            unknown, for it would not have been taken.
+        Raises:
+            ImageRefused, ModelRefused, GalleryUnavailable, GalleryMismatch: as `recognize`.
+        """
+        image = decode(data, self._limits, longest_side=self._longest_side)
+        crops = [self._crop(image, box) for box in boxes]
+        large = [i for i, crop in enumerate(crops) if self._is_large(crop)]
+        embeddings = self._embedder.embed([crops[i] for i in large])
+        timings = dict.fromkeys(("search", "rank"), 0.0)
+        found = self._search(embeddings, keep, product_ids, max(candidates, 2), timings)
+        gathered = dict(zip(large, found, strict=True))
+        return tuple(self._judge(box, None, gathered.get(i, ()), candidates) for i, box in enumerate(boxes))
+
+    def _judge(
+        self,
+        box: NDArray[np.float32],
+        detection_score: float | None,
+        gathered: Candidates,
+        candidates: int,
+    ) -> ItemRecognition:
+        return ItemRecognition(
+            box=tuple(box.tolist()),
+            detection_score=detection_score,
+            result=decide(gathered, self._thresholds),
+            candidates=gathered[:candidates],
+            confidence=None if self._confidence is None else self._confidence.of_candidates(gathered),
+        )
 
     def _detect(self, image: DecodedImage) -> Detections:
         """The main bodies that are large enough to be embedded; none without a detector."""
         if self._detector is None:
             return Detections(as_boxes([]), np.zeros(0, np.float32))
         found = self._detector.detect(image)
-        minimum = self._embedder.card.minimum_side_pixels
-        large = [i for i, box in enumerate(found.boxes) if min(self._crop(image, box).shape[:2]) >= minimum]
+        large = [i for i, box in enumerate(found.boxes) if self._is_large(self._crop(image, box))]
         chosen = large[: self._max_items]
         return Detections(found.boxes[chosen], found.scores[chosen])
+
+    def _is_large(self, crop: NDArray[np.uint8]) -> bool:
+        large: bool = min(crop.shape[:2]) >= self._embedder.card.minimum_side_pixels
+        return large
 
     def _crop(self, image: DecodedImage, box: NDArray[np.float32]) -> NDArray[np.uint8]:
         x1, y1, x2, y2 = box.tolist()

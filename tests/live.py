@@ -16,7 +16,7 @@ import psycopg2
 REPOSITORY = Path(__file__).resolve().parent.parent
 UP_WITHIN_SECONDS = 180
 # A word of the command line that tells the demo's processes apart.
-COMMANDS = {"web": "gunicorn", "recognition": "recognition", "bulk": "bulk", "beat": "beat"}
+COMMANDS = {"web": "gunicorn", "recognition": "recognition", "bulk": "bulk,shadow", "beat": "beat"}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Recognition, RecognisedItem, Correction."""
+"""Recognition, RecognisedItem, ShadowedItem, Correction."""
 
 import uuid
 
@@ -8,7 +8,7 @@ from django.db import models
 from backend.access.models import Device
 from backend.catalogue.models import Product, ProductSet, ReferenceImage
 from backend.common.models import TimestampedModel
-from backend.gallery.models import Generation, InstalledModel, ThresholdSet
+from backend.gallery.models import Generation, InstalledModel, Shadow, ThresholdSet
 from recognition.ranking import Result
 
 
@@ -96,6 +96,61 @@ class RecognisedItem(models.Model):
 
     def __str__(self) -> str:
         return f"item {self.number}: {self.sku or self.result}"
+
+
+class Difference(models.TextChoices):
+    """Between what was answered to an item and what a generation in the shadow says of it."""
+
+    SAME = "same"
+    # Both name a product, whatever they make of it.
+    ANOTHER_PRODUCT = "another_product"
+    # Of one product, or of none on one side.
+    RECOGNISED_TO_CONFIRM = "recognised_to_needs_confirmation", "recognised -> needs confirmation"
+    RECOGNISED_TO_UNKNOWN = "recognised_to_unknown", "recognised -> unknown"
+    CONFIRM_TO_RECOGNISED = "needs_confirmation_to_recognised", "needs confirmation -> recognised"
+    CONFIRM_TO_UNKNOWN = "needs_confirmation_to_unknown", "needs confirmation -> unknown"
+    UNKNOWN_TO_RECOGNISED = "unknown_to_recognised", "unknown -> recognised"
+    UNKNOWN_TO_CONFIRM = "unknown_to_needs_confirmation", "unknown -> needs confirmation"
+
+    @classmethod
+    def between(cls, item: RecognisedItem, result: str, sku: str) -> "Difference":
+        """What differs.
+
+        Args:
+            item: as it was answered.
+            result: that the generation in the shadow gives.
+            sku: of the product that it names; "" where it names none.
+        """
+        if item.sku and sku and item.sku != sku:
+            return cls.ANOTHER_PRODUCT
+        return cls.SAME if item.result == result else cls(f"{item.result}_to_{result}")
+
+
+class ShadowedItem(models.Model):
+    """One recognised item as a generation in the shadow would have answered it, from the same box. All items of a
+    recognition are stored by one statement, and go when the recognition goes.
+    """
+
+    shadow = models.ForeignKey(Shadow, on_delete=models.CASCADE, related_name="items")
+    item = models.ForeignKey(RecognisedItem, on_delete=models.CASCADE, related_name="shadowed")
+    created_at = models.DateTimeField("run", auto_now_add=True)
+    active_confidence = models.FloatField(null=True, help_text="Of the answer that was given.")
+    threshold_set = models.ForeignKey(ThresholdSet, on_delete=models.SET_NULL, null=True, related_name="+")
+    result = models.CharField(max_length=20, choices=RecognisedItem._meta.get_field("result").choices)
+    product = models.ForeignKey(Product, on_delete=models.SET_NULL, null=True, related_name="+")
+    sku = models.CharField("SKU", max_length=64, blank=True)
+    name = models.CharField(max_length=200, blank=True)
+    similarity = models.FloatField(null=True)
+    confidence = models.FloatField(null=True)
+    difference = models.CharField(max_length=40, choices=Difference.choices)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["shadow", "item"], name="item_once_per_shadow")]
+        indexes = [models.Index(fields=["shadow", "difference", "-id"], name="shadowed_by_difference")]
+
+    def __str__(self) -> str:
+        return f"{self.get_difference_display()}: item {self.item_id} in {self.shadow_id}"
 
 
 class ReviewState(models.TextChoices):

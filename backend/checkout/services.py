@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -27,8 +26,9 @@ from backend.checkout.answers import make_answer
 from backend.checkout.crops import drop_crops, keep_crop, keep_crops_of
 from backend.checkout.models import Correction, Recognition, RecognitionState
 from backend.checkout.outcomes import end, store_answer, store_queued
-from backend.checkout.recogniser import get_serving, recognise_image
+from backend.checkout.recogniser import Found, Serving, get_serving, recognise_image
 from backend.checkout.review import supersede_earlier
+from backend.checkout.shadows import offer
 from backend.common.problems import Problem, problem_of
 from recognition.errors import ImageRefused
 from recognition.images import check_header
@@ -183,7 +183,10 @@ def run_recognition(recognition: Recognition) -> None:
     """
     started = time.perf_counter()
     try:
-        answer = _recognise_and_store(recognition, started)
+        serving = get_serving()
+        found = _recognise(recognition, serving)
+        answer, items = make_answer(recognition, serving, found, started)
+        stored = store_answer(recognition, serving, answer, items)
     except Exception as error:
         problem = problem_of(error) or Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
@@ -198,20 +201,17 @@ def run_recognition(recognition: Recognition) -> None:
             "recognition failed", recognition=str(recognition.pk), code=problem.code, reason=str(error)
         )
         return
-    if answer is not None:
+    if stored:
         admission.signal(str(recognition.pk), {"state": RecognitionState.DONE, "answer": answer})
+        offer(recognition, serving.in_shadow, found)
 
 
-def _recognise_and_store(recognition: Recognition, started: float) -> dict[str, Any] | None:
-    """Returns: the answer, or None when the recognition had ended meanwhile."""
-    serving = get_serving()
+def _recognise(recognition: Recognition, serving: Serving) -> Found:
     with recognition.image.open("rb") as file:
         data = file.read()
-    found = recognise_image(
+    return recognise_image(
         serving, data, product_set=recognition.product_set, candidates=recognition.n_candidates
     )
-    answer, items = make_answer(recognition, serving, found, started)
-    return answer if store_answer(recognition, serving, answer, items) else None
 
 
 def _fail(recognition: Recognition, problem: Problem, *, forget: bool) -> None:

@@ -1,10 +1,11 @@
-"""Celery tasks of the checkout; settings route `recognise`, `echo` and `check_picture` to the queue `recognition`."""
+"""Celery tasks of the checkout; settings route `recognise`, `echo` and `check_picture` to the queue `recognition`,
+`shadow` to a queue of its own."""
 
 from uuid import UUID
 
 from celery import shared_task
 
-from backend.checkout import admission, picture_checks, review, services
+from backend.checkout import admission, picture_checks, review, services, shadows
 from backend.checkout.models import Recognition
 
 
@@ -28,6 +29,11 @@ def echo_task(signal_id: str) -> None:
 def check_picture_task(signal_id: str, product_id: int, box: list[float] | None) -> None:
     """The picture itself waits in the broker."""
     picture_checks.run_check(signal_id, product_id, box)
+
+
+@shared_task(name=shadows.SHADOW_TASK)
+def shadow_task(shadow_id: int, recognition_id: str, boxes: list[list[float]], sent_at: float) -> None:
+    shadows.run_shadow(shadow_id, UUID(recognition_id), boxes, sent_at)
 
 
 @shared_task(name="checkout.check_corrections", expires=60)

@@ -154,8 +154,8 @@ def _come_up(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _give_way(**_: Any) -> None:
-    """A worker of the queue `bulk` alone works when nobody at a till waits for the same cores."""
-    if set(current_app.amqp.queues.consume_from) == {"bulk"}:
+    """A worker that takes no photos works when nobody at a till waits for the same cores."""
+    if "recognition" not in current_app.amqp.queues.consume_from:
         os.nice(BULK_NICENESS)
 
 

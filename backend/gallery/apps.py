@@ -15,7 +15,10 @@ class GalleryConfig(AppConfig):
         auditlog.register(models.InstalledModel, exclude_fields=["updated_at", "generations"])
         auditlog.register(
             models.Generation,
-            exclude_fields=["updated_at", "embeddings", "threshold_sets", "evaluation_runs"],
+            exclude_fields=["updated_at", "embeddings", "threshold_sets", "evaluation_runs", "shadows"],
+        )
+        auditlog.register(
+            models.Shadow, exclude_fields=["updated_at", "n_dropped", "n_failed", "last_failure"]
         )
         auditlog.register(models.ThresholdSet, exclude_fields=["updated_at"])
         register_job(REEMBED_KIND, reembedding)

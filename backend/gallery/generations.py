@@ -17,6 +17,7 @@ from django.utils.text import slugify
 
 from backend.common.audit import because
 from backend.common.problems import Problem
+from backend.gallery import shadows
 from backend.gallery.loading import get_gallery
 from backend.gallery.models import (
     UNFINISHED_STATES,
@@ -138,6 +139,7 @@ def _move(
         for name, value in values.items():
             setattr(found, name, value)
         found.save(update_fields=["state", "updated_at", *values])
+        shadows.end_with(found)
     generation.state = found.state
     return found
 
@@ -221,6 +223,7 @@ def _lock_active() -> Generation | None:
 
 def _answer_with(generation: Generation, active: Generation | None) -> Generation:
     # In this order, for there is never more than one.
+    shadows.end_for_switch(generation)
     if active is not None:
         _move(active, to=GenerationState.STANDBY, from_states=[GenerationState.ACTIVE])
     return _move(

@@ -1,4 +1,4 @@
-"""InstalledModel, Generation, Embedding (the ledger), ThresholdSet."""
+"""InstalledModel, Generation, Shadow, Embedding (the ledger), ThresholdSet."""
 
 from pathlib import Path
 
@@ -121,6 +121,42 @@ class Generation(TimestampedModel):
 
     def __str__(self) -> str:
         return f"generation {self.pk} ({self.embedder})"
+
+
+class Shadow(TimestampedModel):
+    """A ready generation run on a share of the live recognitions, beside the one that answers: since somebody turned it
+    on, until it ended. Nobody at a till is told what it says.
+    """
+
+    generation = models.ForeignKey(Generation, on_delete=models.CASCADE, related_name="shadows")
+    active = models.ForeignKey(
+        Generation, on_delete=models.CASCADE, related_name="+", help_text="That answered meanwhile."
+    )
+    share = models.FloatField(help_text="Of the live recognitions, 0 to 1.")
+    started_by = models.CharField(max_length=150, blank=True)
+    ended_at = models.DateTimeField("ended", null=True, editable=False)
+    ended_because = models.CharField(max_length=250, blank=True)
+    n_dropped = models.PositiveBigIntegerField(
+        "dropped", default=0, help_text="Recognitions of the share that were not run."
+    )
+    n_failed = models.PositiveBigIntegerField(
+        "failed", default=0, help_text="Recognitions on which this generation failed."
+    )
+    last_failure = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                models.Value(1), condition=models.Q(ended_at=None), name="one_shadow_at_a_time"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(share__gte=0, share__lte=1), name="shadow_share_from_0_to_1"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"shadow {self.pk}: generation {self.generation_id} beside {self.active_id}"
 
 
 class EmbeddingState(models.TextChoices):

@@ -16,6 +16,7 @@ from backend.gallery.models import (
     GenerationState,
     InstalledModel,
     ModelTask,
+    Shadow,
     ThresholdSet,
 )
 
@@ -30,13 +31,16 @@ def get_active_generation() -> Generation | None:
 class ActiveIds(NamedTuple):
     """Primary keys of what answers now; none of their rows ever changes what it means.
 
-    `live`: of all generations that may be switched to or back to, so that one is noticed when it goes.
+    `live`: of all generations that may be switched to or back to, so that one is noticed when it goes. `shadow`: what
+    runs beside the active one, on the share `shadow_share` of the recognitions.
     """
 
     generation: int
     threshold_set: int | None
     detector: int | None
     live: tuple[int, ...]
+    shadow: int | None = None
+    shadow_share: float | None = None
 
 
 # By hand, as each recognition asks it: Django would need longer to write it than PostgreSQL to answer it.
@@ -45,8 +49,11 @@ _ACTIVE_IDS = f"""
            (SELECT t.id FROM {ThresholdSet._meta.db_table} t
             WHERE t.generation_id = g.id AND t.strategy = %s ORDER BY t.version DESC LIMIT 1),
            (SELECT m.id FROM {InstalledModel._meta.db_table} m WHERE m.task = 'detector' AND m.is_active),
-           (SELECT array_agg(l.id ORDER BY l.id) FROM {Generation._meta.db_table} l WHERE l.state = ANY(%s))
-    FROM {Generation._meta.db_table} g WHERE g.state = 'active'
+           (SELECT array_agg(l.id ORDER BY l.id) FROM {Generation._meta.db_table} l WHERE l.state = ANY(%s)),
+           s.id, s.share
+    FROM {Generation._meta.db_table} g
+    LEFT JOIN {Shadow._meta.db_table} s ON s.ended_at IS NULL AND s.active_id = g.id
+    WHERE g.state = 'active'
 """  # noqa: S608  table names of our own models
 
 
@@ -57,8 +64,8 @@ def get_active_ids(strategy: str) -> ActiveIds | None:
         row = cursor.fetchone()
     if row is None:
         return None
-    generation, threshold_set, detector, live = row
-    return ActiveIds(generation, threshold_set, detector, tuple(live))
+    generation, threshold_set, detector, live, shadow, shadow_share = row
+    return ActiveIds(generation, threshold_set, detector, tuple(live), shadow, shadow_share)
 
 
 def list_live_generations() -> list[Generation]:
@@ -118,6 +125,16 @@ def get_generation(pk: int) -> Generation:
             HTTPStatus.NOT_FOUND, "not-found", f"there is no generation {pk}; there is {known or 'none'}"
         )
     return generation
+
+
+def get_shadow(generation: Generation) -> Shadow | None:
+    """The newest of the generation, under way or over; None where it never ran in the shadow."""
+    return generation.shadows.select_related("generation__embedder", "active__embedder").first()
+
+
+def get_open_shadow(pk: int) -> Shadow | None:
+    """The one of this id, unless it is over."""
+    return Shadow.objects.select_related("generation__embedder").filter(pk=pk, ended_at=None).first()
 
 
 def choose_live_generations(pk: int | None) -> list[Generation]:

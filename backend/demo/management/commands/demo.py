@@ -182,7 +182,7 @@ def _children(address: str) -> list[Child]:
         ),
         Child(
             "worker-bulk",
-            [*worker, "-Q", "bulk", "-n", "bulk@%h", "-c", "2"],
+            [*worker, "-Q", "bulk,shadow", "-n", "bulk@%h", "-c", "2"],
             environ | {"THREADS_PER_WORKER": str(settings.BULK_THREADS)},
             logs / "worker-bulk.log",
         ),
