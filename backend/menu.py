@@ -51,6 +51,12 @@ MENU: list[tuple[str, list[tuple[str, str, str, str]]]] = [
         [
             ("Generations", "layers", "gallery_generation_changelist", "gallery.view_generation"),
             ("Embeddings", "data_array", "gallery_embedding_changelist", "gallery.view_embedding"),
+            (
+                "Shadowed items",
+                "contrast",
+                "checkout_shadoweditem_changelist",
+                "checkout.view_shadoweditem",
+            ),
             ("Threshold sets", "tune", "gallery_thresholdset_changelist", "gallery.view_thresholdset"),
             ("Models", "neurology", "gallery_installedmodel_changelist", "gallery.view_installedmodel"),
             (

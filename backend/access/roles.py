@@ -15,6 +15,7 @@ MANAGER_PERMISSIONS = (
     "recognise_photo",
     "view_job",
     "view_generation",
+    "view_shadoweditem",
     "view_evaluationrun",
 )
 

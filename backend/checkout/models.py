@@ -101,9 +101,9 @@ class RecognisedItem(models.Model):
 class Difference(models.TextChoices):
     """Between what was answered to an item and what a generation in the shadow says of it."""
 
-    SAME = "same"
+    SAME = "same", "the same"
     # Both name a product, whatever they make of it.
-    ANOTHER_PRODUCT = "another_product"
+    ANOTHER_PRODUCT = "another_product", "another product"
     # Of one product, or of none on one side.
     RECOGNISED_TO_CONFIRM = "recognised_to_needs_confirmation", "recognised -> needs confirmation"
     RECOGNISED_TO_UNKNOWN = "recognised_to_unknown", "recognised -> unknown"

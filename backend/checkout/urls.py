@@ -1,6 +1,6 @@
 from django.urls import path
 
-from backend.checkout import api, review_api
+from backend.checkout import api, review_api, shadow_api
 
 urlpatterns = [
     path("recognitions", api.RecognitionsView.as_view()),
@@ -14,5 +14,7 @@ urlpatterns = [
     path("corrections/<int:correction_id>/reject", review_api.RejectCorrectionView.as_view()),
     path("corrections/<int:correction_id>/undo", review_api.UndoReviewView.as_view()),
     path("products/<str:sku>/reference-images/check", review_api.CheckReferenceImageView.as_view()),
+    path("generations/<int:generation_id>/shadow", shadow_api.ShadowView.as_view()),
+    path("generations/<int:generation_id>/shadow/items", shadow_api.ShadowedItemsView.as_view()),
     path("echo", api.EchoView.as_view()),
 ]

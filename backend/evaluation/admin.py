@@ -8,12 +8,13 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from unfold.decorators import display
 
+from backend.checkout.shadow_admin import ShadowedGenerationAdmin
 from backend.common.admin import ReadOnlyAdmin, check_permission
 from backend.common.problems import Problem
 from backend.evaluation.comparison import Comparison, get_comparison, refuse_drop
@@ -21,7 +22,7 @@ from backend.evaluation.models import EvaluationRun
 from backend.evaluation.page import make_comparison, make_page, render_page
 from backend.evaluation.switching import roll_back, start_comparison, switch_generation
 from backend.evaluation.table import make_figure
-from backend.gallery.admin import OPERATE, GenerationAdmin, may_operate
+from backend.gallery.admin import may_operate
 from backend.gallery.generations import get_previous_generation
 from backend.gallery.models import Generation, GenerationState
 from backend.gallery.selectors import get_active_generation, get_generation
@@ -139,7 +140,7 @@ class SwitchForm(forms.Form):
 
 
 @admin.register(Generation)
-class SwitchableGenerationAdmin(GenerationAdmin):
+class SwitchableGenerationAdmin(ShadowedGenerationAdmin):
     """Generations, compared with the active one before anybody is answered by them."""
 
     change_form_outer_before_template = "evaluation/generation_life.html"
@@ -205,10 +206,6 @@ class SwitchableGenerationAdmin(GenerationAdmin):
             return refused
         self._answer_with(request, roll_back)
         return redirect("admin:gallery_generation_changelist")
-
-    def _refuse_get(self, request: HttpRequest) -> HttpResponse | None:
-        check_permission(request, OPERATE)
-        return None if request.method == "POST" else HttpResponseNotAllowed(["POST"])
 
     def _answer_with(self, request: HttpRequest, act: Callable[[], Generation]) -> None:
         try:

@@ -406,7 +406,10 @@ class GenerationAdmin(ReadOnlyAdmin):
     @display(description="State", ordering="state")
     def shown_state(self, generation: Generation) -> SafeString:
         state = GenerationState(generation.state)
-        return label(state.label, GENERATION_LABELS.get(state, ""))
+        shown = label(state.label, GENERATION_LABELS.get(state, ""))
+        if state == GenerationState.READY and generation.shadows.filter(ended_at=None).exists():
+            shown = format_html("{} {}", shown, label("in the shadow", "info"))
+        return shown
 
     @display(description="Index")
     def shown_index(self, generation: Generation) -> str:

@@ -25,6 +25,7 @@ from recognition.metrics import (
     recall_at_k,
     reliability,
     risk_coverage,
+    wilson_interval,
 )
 
 
@@ -344,3 +345,22 @@ class TestBaskets:
     def test_as_many_answers_as_baskets_are_wanted(self) -> None:
         with pytest.raises(ValueError, match="1 baskets with 1 pieces, 2 answered"):
             basket_figures([{"A": 1}], [{"A": 1}, {}])
+
+
+class TestWilsonInterval:
+    @pytest.mark.parametrize(("n_hits", "n"), [(0, 10), (1, 10), (5, 10), (10, 10), (380, 400), (1, 1)])
+    def test_its_ends_are_where_the_score_test_just_rejects(self, n_hits: int, n: int) -> None:
+        """Wilson 1927: the shares p for which |seen - p| is 1.96 standard errors of p itself, sought by halving."""
+        seen = n_hits / n
+        low, high = wilson_interval(n_hits, n)
+        for end, (inside, outside) in ((low, (seen, 0.0)), (high, (seen, 1.0))):
+            for _ in range(60):
+                p = (inside + outside) / 2
+                rejected = abs(seen - p) > 1.959964 * (p * (1 - p) / n) ** 0.5
+                inside, outside = (inside, p) if rejected else (p, outside)
+            assert end == pytest.approx(inside, abs=1e-9)
+
+    @pytest.mark.parametrize(("n_hits", "n"), [(0, 0), (2, 1), (-1, 5)])
+    def test_counts_that_are_none_are_refused(self, n_hits: int, n: int) -> None:
+        with pytest.raises(ValueError, match="wanted 0 <= hits <= n"):
+            wilson_interval(n_hits, n)

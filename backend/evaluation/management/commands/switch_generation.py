@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from backend.checkout.shadow_report import describe_summary, summarise_shadow
 from backend.common.audit import acting
 from backend.common.commands import refusals_shown
 from backend.common.problems import Problem
 from backend.evaluation.comparison import DROP_LIMIT, Comparison, ProductChange
 from backend.evaluation.pictures import Refusal, list_folder_pictures
 from backend.evaluation.switching import compare_with_active, roll_back, switch_generation
-from backend.gallery.selectors import get_generation
+from backend.gallery.selectors import get_generation, get_shadow
 
 PLAIN_WIDTH = 120
 
@@ -69,6 +70,9 @@ class Command(BaseCommand):
             how["folder"] = (options["folder"].resolve().name, pictures)
         try:
             show(compare_with_active(generation, _over, **how), console)
+            shadow = get_shadow(generation)
+            if shadow is not None:
+                console.print(describe_summary(shadow, summarise_shadow(shadow)), highlight=False)
         except Problem as problem:
             # Nothing to measure is no reason to keep an operator who forces it, and says why, from switching.
             if not options["force"] or problem.code != "nothing-to-measure":

@@ -37,9 +37,10 @@ def _cells(generation: Generation) -> list[str]:
     job = get_job(generation)
     at_work = job is not None and job.state not in FINISHED
     activated = generation.activated_at
+    in_shadow = generation.shadows.filter(ended_at=None).exists()
     return [
         str(generation.pk),
-        GenerationState(generation.state).value,
+        GenerationState(generation.state).value + (", in the shadow" if in_shadow else ""),
         str(generation.embedder),
         generation.index["type"],
         f"{counts[EmbeddingState.EMBEDDED]:,}",
