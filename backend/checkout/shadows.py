@@ -7,7 +7,6 @@ soon is dropped and counted; what a killed worker was at is lost, and nothing el
 
 import hashlib
 import time
-from http import HTTPStatus
 from uuid import UUID
 
 import structlog
@@ -18,7 +17,7 @@ from django.db import IntegrityError
 from backend.checkout.models import Difference, Recognition, RecognitionState, ShadowedItem
 from backend.checkout.recogniser import Found, InShadow, Serving, recognise_boxes
 from backend.common.broker import broker_client
-from backend.common.problems import Problem, engine_of, problem_of
+from backend.common.problems import engine_of, problem_of
 from backend.gallery.models import Shadow
 from backend.gallery.selectors import get_open_shadow, get_threshold_set
 from backend.gallery.shadows import count_dropped, count_failed
@@ -121,12 +120,6 @@ def _recognise(
         shadow.generation, get_threshold_set(shadow.generation, strategy), detector=None, strategy=strategy
     )
     answered = list(recognition.items.order_by("number"))
-    if len(answered) != len(boxes):
-        raise Problem(
-            HTTPStatus.CONFLICT,
-            "invalid",
-            f"found {len(boxes)} boxes for the {len(answered)} items of recognition {recognition.pk}",
-        )
     assert recognition.answer is not None  # it is done
     found, products = recognise_boxes(serving, photo, as_boxes(boxes), product_set=recognition.product_set)
     rows = []
