@@ -33,7 +33,7 @@ from recognition import images
 from recognition.ranking import Result
 
 SHARE = 0.1  # offered
-ITEMS_SHOWN = 12
+ITEMS_SHOWN = 8
 PRODUCTS_SHOWN = 10
 # The query image may be deleted any hour; the browser must not keep a piece of it much longer.
 CROP_KEPT = timedelta(minutes=5)
@@ -97,7 +97,7 @@ class ShadowedGenerationAdmin(GenerationAdmin):
                 get_generation(pk), share=form.cleaned_data["share"], started_by=request.user.get_username()
             )
             self.message_user(
-                request, f"Runs in the shadow on {shadow.share:.4g} of the recognitions.", messages.SUCCESS
+                request, f"Runs in the shadow on a share of {shadow.share:.4g}.", messages.SUCCESS
             )
         except Problem as problem:
             self.message_user(request, problem.detail, messages.ERROR)
@@ -131,7 +131,7 @@ def _describe_shadow(shadow: Shadow) -> dict[str, Any]:
     return {
         "summary": summary,
         "shadow_rates": [
-            (name, share.n, share.n_same, [f"{100 * one:.2f}" for one in share.agreement or ()])
+            (name, share.n, share.n_same, [f"{100 * one:.1f}" for one in share.agreement or ()])
             for name, share in (("Recognitions", summary.recognitions), ("Items", summary.items))
         ],
         "shadow_kinds": sorted(kinds, key=lambda one: -one[1]),

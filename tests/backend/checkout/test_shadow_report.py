@@ -219,7 +219,7 @@ def test_an_operator_does_it_in_the_admin_and_a_manager_only_looks(ready):
         told = operator.post(turned_on, {"share": share}, follow=True).content.decode()
         assert "a number from 0 to 1 is wanted" in told, share
     told = operator.post(turned_on, {"share": "0.2"}, follow=True).content.decode()
-    assert "Runs in the shadow on 0.2 of the recognitions" in told
+    assert "Runs in the shadow on a share of 0.2" in told
     assert "Nothing was run yet" in told
     assert "in the shadow" in operator.get(reverse("admin:gallery_generation_changelist")).content.decode()
     Shadow.objects.update(n_dropped=7)
@@ -232,7 +232,8 @@ def test_the_pages_show_what_differs(ready, shadow, corrected):
     operator = make_staff("operator", "operator")
     page = operator.get(reverse("admin:gallery_generation_change", args=[ready.pk])).content.decode()
     for text in (
-        "38.46",
+        "5 of 13",
+        "38.5 (17.7 to 64.5)",
         "3 products gain",
         "All 8 that differ",
         "the shadow is right",
