@@ -247,7 +247,7 @@ def test_the_pages_show_what_differs(ready, shadow, corrected):
         ({"difference": "another_product"}, 2),
         ({"right": "corrected"}, 5),
         ({"right": "candidate"}, 1),
-        ({"shadow__id__exact": shadow.pk, "q": "Product C"}, 2),
+        ({"shadow__id__exact": shadow.pk, "q": '"Product C"'}, 2),
     ):
         assert operator.get(listed, filters).context["cl"].result_count == n, filters
     crop = reverse("admin:checkout_shadoweditem_crop", args=[corrected[0].pk])
