@@ -192,16 +192,18 @@ def test_commands_are_ours() -> None:
     assert "manage.py migrate" in command["migrate"]
     for queue in ("recognition", "bulk"):
         assert "-A backend.worker worker " in command[f"worker-{queue}"]
-        assert f" -Q {queue} " in command[f"worker-{queue}"]
+        assert f" -Q {queue}" in command[f"worker-{queue}"]
         assert f"{queue}@" in words(SERVICES[f"worker-{queue}"]["healthcheck"]["test"])
     assert command["beat"].endswith("beat")
     assert words(instructions("CMD")[-1]) == '["gunicorn", "backend.wsgi", "-c", "backend/gunicorn.conf.py"]'
 
 
 def test_queues_of_the_workers_are_those_that_the_settings_route_to(settings: Any) -> None:
-    queues = {queue for name in OURS for queue in re.findall(r"-Q (\w+)", words(SERVICES[name]["command"]))}
+    taken = [re.findall(r"-Q ([\w,]+)", words(SERVICES[name]["command"])) for name in OURS]
+    queues = {queue for found in taken for queues in found for queue in queues.split(",")}
     assert settings.CELERY_TASK_DEFAULT_QUEUE in queues
-    assert queues == {"recognition", "bulk"}
+    routed = {route["queue"] for route in settings.CELERY_TASK_ROUTES.values()}
+    assert queues == routed | {settings.CELERY_TASK_DEFAULT_QUEUE}
 
 
 def test_what_the_dockerfile_copies_is_there_and_let_into_the_build() -> None:
