@@ -155,7 +155,7 @@ def _come_up(**_: Any) -> None:
 @signals.worker_process_init.connect
 def _give_way(**_: Any) -> None:
     """A worker that takes no photos works when nobody at a till waits for the same cores."""
-    if "recognition" not in current_app.amqp.queues.consume_from:
+    if set(current_app.amqp.queues.consume_from) <= {"bulk", "shadow"}:
         os.nice(BULK_NICENESS)
 
 
