@@ -3,6 +3,7 @@
 What the caller can cause is a 4xx; what the system lacks is a 503 with Retry-After; nothing is a 500 on purpose.
 """
 
+import errno
 import sys
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -23,6 +24,9 @@ from recognition.errors import GalleryMismatch, GalleryUnavailable, ImageRefused
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+FULL_RETRY_AFTER_SECONDS = 60
+# What a folder says that takes no more: the disk is full, or somebody's share of it.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 log = structlog.get_logger(__name__)
 
@@ -122,6 +126,14 @@ def problem_of(error: Exception) -> Problem | None:
                 error.message_dict if hasattr(error, "error_dict") else {"non_field_errors": error.messages}
             )
             return Problem(HTTPStatus.BAD_REQUEST, "invalid", _first_message(errors), errors=errors)
+        case OSError() if error.errno in NO_ROOM:
+            log.error("no room left", reason=str(error))
+            return Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "storage-full",
+                "there is no room left where files are kept, and nothing was stored; make room, then try again",
+                retry_after=FULL_RETRY_AFTER_SECONDS,
+            )
         case Http404():
             return Problem(HTTPStatus.NOT_FOUND, "not-found", str(error) or "there is nothing here")
         case PermissionDenied():

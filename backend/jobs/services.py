@@ -22,7 +22,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from backend.common.audit import acting
-from backend.common.problems import Problem, engine_of
+from backend.common.problems import Problem, engine_of, problem_of
 from backend.jobs.models import FINISHED, SUBJECT_LENGTH, UNFINISHED, Job, JobState
 
 LEASE = timedelta(seconds=60)
@@ -204,8 +204,13 @@ def start_job(
     if file is not None:
         job.subject = (file.name or "")[-SUBJECT_LENGTH:]
         job.file.save(f"{job.id}.zip", file, save=False)
-    with _one_with_its_lock(job):
-        job.save()
+    try:
+        with _one_with_its_lock(job):
+            job.save()
+    except Exception:
+        if job.file:
+            job.file.delete(save=False)  # the row is the truth: without it the file must not stay
+        raise
     _call_worker(job)
     return job
 
@@ -279,7 +284,8 @@ def run_job(job_id: str, turn: int | None = None) -> None:
             log.warning("job waits for an engine", job=job_id, reason=str(error))
             raise  # the lease runs out and the sweep takes the job up again
         log.exception("job failed", job=job_id)
-        reason = error.detail if isinstance(error, Problem) else f"{type(error).__name__}: {error}"
+        problem = problem_of(error)
+        reason = f"{type(error).__name__}: {error}" if problem is None else problem.detail
         job.failures.append({"reason": reason})
         _finish(job, JobState.FAILED)
         return

@@ -1,5 +1,6 @@
 """Every exception that can reach an edge is the problem that it should be to the caller."""
 
+import errno
 import json
 
 import pytest
@@ -34,6 +35,8 @@ from recognition.errors import GalleryMismatch, GalleryUnavailable, ImageRefused
         (GalleryUnavailable("gone"), 503, "engine-unavailable"),
         (GalleryMismatch("other"), 503, "not-ready"),
         (ModelRefused("other"), 503, "not-ready"),
+        (OSError(errno.ENOSPC, "No space left on device"), 503, "storage-full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 503, "storage-full"),
     ],
 )
 def test_status_and_code(error, status, code):
@@ -46,6 +49,7 @@ def test_status_and_code(error, status, code):
 
 def test_a_mistake_of_ours_is_none():
     assert problem_of(ZeroDivisionError()) is None
+    assert problem_of(OSError(errno.EACCES, "Permission denied")) is None
 
 
 def test_the_field_at_fault_stands_in_the_detail():

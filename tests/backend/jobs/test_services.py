@@ -1,8 +1,10 @@
 """Jobs: counted, steered, resumed where they stopped, run by one worker at a time."""
 
+import errno
 from datetime import timedelta
 
 import pytest
+from django.core.files.base import ContentFile
 from django.db import OperationalError
 from django.utils import timezone
 
@@ -228,3 +230,28 @@ def test_one_lock_is_one_unfinished_job(in_turns):
         retry_job(first)
     first.refresh_from_db()
     assert first.state == JobState.CANCELLED
+
+
+def test_a_file_of_a_job_that_is_refused_does_not_stay(walked, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+
+    def start() -> Job:
+        file = ContentFile(b"a zip", name="shop.zip")
+        return start_job(kind="walk", file=file, lock="alone", asked_by="a test")
+
+    job = start()
+    with pytest.raises(Problem, match="does this already"):
+        start()
+    assert [path.name for path in tmp_path.rglob("*.zip")] == [f"{job.pk}.zip"]
+
+
+def test_a_disk_that_is_full_is_the_reason(walked):
+    def fill(job, progress):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    walked[1]["b"] = fill
+    job = start_job(kind="walk", asked_by="a test")
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    assert job.state == JobState.FAILED
+    assert "there is no room left" in job.failures[-1]["reason"]
