@@ -3,7 +3,7 @@ tell them.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recognition.boxes import as_boxes
 from recognition.detector import Detections, MainBodyDetector
 from recognition.embedder import Embeddings, ProductEmbedder
-from recognition.gallery import Gallery, SearchSettings
+from recognition.gallery import Gallery, Match, SearchSettings
 from recognition.images import DEFAULT_LIMITS, Box, DecodedImage, ImageLimits, decode
 from recognition.ranking import (
     Candidate,
@@ -26,7 +26,8 @@ from recognition.ranking import (
 )
 
 Candidates = tuple[Candidate, ...]
-Keep = Callable[[set[int]], Collection[int]]
+# Given ids of reference images, each with its product's, the ids of those that may be answered.
+Keep = Callable[[Mapping[int, int]], Collection[int]]
 Timings = dict[str, float]
 
 # Where too many of a crop's matches are rejected, the search is repeated with twice the matches, so many times.
@@ -128,8 +129,8 @@ class ProductRecognizer:
 
         Args:
             data: JPEG, PNG or WebP.
-            keep: given ids of products, returns those that may be answered; asked of the nearest products of all
-                crops at once, and of further ones where it rejects some.
+            keep: given ids of reference images, each with its product's, returns those that may be answered; asked of
+                the best match of the nearest products of all crops at once, and of further ones where it rejects some.
             product_ids: search among these products only.
             candidates: at most so many for each item.
         Raises:
@@ -267,19 +268,38 @@ class ProductRecognizer:
 def _keep_nearest(gathered: Sequence[Candidates], keep: Keep, wanted: int) -> list[Candidates]:
     """Of each crop's candidates the nearest `wanted` that may be answered, or all there are.
 
-    No more products are asked of `keep` than it takes: each of them is a row to read.
+    No more is asked of `keep` than it takes: each question is a row to read. So a candidate's best match speaks for it;
+    where that one may not be answered (its picture was deleted, say) the product stands by its others, if it has any.
     """
-    asked: set[int] = set()
-    answerable: set[int] = set()
-    depth = wanted
+    may_be_answered: dict[int, bool] = {}
+
+    def ask(matches: Iterable[Match]) -> None:
+        new = {
+            match.reference_image_id: match.product_id
+            for match in matches
+            if match.reference_image_id not in may_be_answered
+        }
+        if new:
+            kept = keep(new)
+            may_be_answered.update((image, image in kept) for image in new)
+
+    rows, depth = list(gathered), wanted
     while True:
-        nearest = {one.product_id for candidates in gathered for one in candidates[:depth]} - asked
-        if nearest:
-            answerable.update(keep(nearest))
-            asked |= nearest
-        kept = [tuple(one for one in row[:depth] if one.product_id in answerable) for row in gathered]
-        if all(len(own) >= wanted or depth >= len(row) for own, row in zip(kept, gathered, strict=True)):
-            return [own[:wanted] for own in kept]
+        nearest = [one for row in rows for one in row[:depth]]
+        ask(one.matches[0] for one in nearest)
+        fallen = [one for one in nearest if not may_be_answered[one.matches[0].reference_image_id]]
+        if not fallen:
+            return [row[:wanted] for row in rows]
+        ask(match for one in fallen for match in one.matches)
+        rows = [
+            gather_candidates(
+                match
+                for one in row
+                for match in one.matches
+                if may_be_answered.get(match.reference_image_id, True)
+            )
+            for row in rows
+        ]
         depth *= 2
 
 

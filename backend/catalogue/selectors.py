@@ -33,9 +33,10 @@ class ActiveProduct(NamedTuple):
 
 
 # By hand, as each recognition asks it: Django takes longer to write hundreds of ids than PostgreSQL to find them.
-_ACTIVE = f"""
-    SELECT p.id, p.sku, p.gtin, p.name, p.price, p.currency, p.sold_by FROM {Product._meta.db_table} p
-    WHERE p.id = ANY(%s) AND p.state = 'active'
+_ANSWERABLE = f"""
+    SELECT i.id, p.id, p.sku, p.gtin, p.name, p.price, p.currency, p.sold_by FROM {ReferenceImage._meta.db_table} i
+    JOIN {Product._meta.db_table} p ON p.id = i.product_id
+    WHERE i.id = ANY(%s) AND p.state = 'active'
 """  # noqa: S608  table names of our own models
 _IN_SET = f"""
     AND EXISTS (SELECT 1 FROM {ProductSet.products.through._meta.db_table} m
@@ -43,16 +44,17 @@ _IN_SET = f"""
 """  # noqa: S608
 
 
-def get_active_products(
-    product_ids: Collection[int], product_set_id: int | None = None
+def get_answerable_products(
+    reference_image_ids: Collection[int], product_set_id: int | None = None
 ) -> dict[int, ActiveProduct]:
-    """Those of `product_ids` that are active now, and in the product set where one is given, by id."""
+    """By reference image, of those that are there now, the product; if it is active, and in the product set where one
+    is given."""
     with connection.cursor() as cursor:
         if product_set_id is None:
-            cursor.execute(_ACTIVE, [list(product_ids)])
+            cursor.execute(_ANSWERABLE, [list(reference_image_ids)])
         else:
-            cursor.execute(_ACTIVE + _IN_SET, [list(product_ids), product_set_id])
-        return {row[0]: ActiveProduct(*row) for row in cursor.fetchall()}
+            cursor.execute(_ANSWERABLE + _IN_SET, [list(reference_image_ids), product_set_id])
+        return {row[0]: ActiveProduct(*row[1:]) for row in cursor.fetchall()}
 
 
 def list_product_ids_of_set(product_set: ProductSet) -> list[int]:

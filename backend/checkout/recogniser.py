@@ -13,7 +13,7 @@ from django.conf import settings
 from numpy.typing import NDArray
 
 from backend.catalogue.models import ProductSet
-from backend.catalogue.selectors import ActiveProduct, get_active_products, list_product_ids_of_set
+from backend.catalogue.selectors import ActiveProduct, get_answerable_products, list_product_ids_of_set
 from backend.common.problems import Problem
 from backend.gallery.loading import forget_all_but, get_detector, get_embedder, get_gallery
 from backend.gallery.models import Generation, InstalledModel, ThresholdSet
@@ -157,11 +157,12 @@ def _within(product_set: ProductSet | None) -> Iterator[tuple[Mapping[int, Activ
         raise GalleryUnavailable("Milvus did not answer a moment ago; retry")
     products: dict[int, ActiveProduct] = {}
 
-    def keep(product_ids: set[int]) -> Collection[int]:
-        """Those that PostgreSQL holds as active, and in the product set, whatever Milvus returned."""
-        active = get_active_products(product_ids, None if product_set is None else product_set.pk)
-        products.update(active)
-        return active
+    def keep(product_of: Mapping[int, int]) -> Collection[int]:
+        """The pictures that PostgreSQL holds, of products that are active and in the set, whatever Milvus returned."""
+        held = get_answerable_products(product_of.keys(), None if product_set is None else product_set.pk)
+        held = {image: product for image, product in held.items() if product.id == product_of[image]}
+        products.update((product.id, product) for product in held.values())
+        return held
 
     product_ids: Sequence[int] | None = None if product_set is None else list_product_ids_of_set(product_set)
     try:

@@ -178,7 +178,7 @@ def measure_scenes(
     seen: list[tuple[Scene, ImageRecognition]] = []
     for scene in over("recognising scenes", scenes.scenes):
         try:
-            seen.append((scene, recogniser.recognize(scene.read(), keep=lambda products: products)))
+            seen.append((scene, recogniser.recognize(scene.read(), keep=lambda product_of: product_of)))
         except OSError as error:
             refused.append(Refusal(SCENES_FILE, 0, scene.name, f"cannot be read: {error.strerror or error}"))
         except ImageRefused as error:

@@ -20,11 +20,11 @@ def work(photo: str, seconds: float, ready: "multiprocessing.synchronize.Barrier
     recogniser = get_recogniser(get_serving())
     data = Path(photo).read_bytes()
     for _ in range(5):
-        recogniser.recognize(data, keep=lambda product_ids: product_ids)
+        recogniser.recognize(data, keep=lambda product_of: product_of)
     ready.wait()
     started, n = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
-        recogniser.recognize(data, keep=lambda product_ids: product_ids)
+        recogniser.recognize(data, keep=lambda product_of: product_of)
         n += 1
     return n / (time.perf_counter() - started)
 

@@ -1,7 +1,7 @@
 """From the bytes of a photo to its recognised items: the steps joined, on small real models."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from recognition.detector import MainBodyDetector, open_detector
 from recognition.embedder import Embeddings, ProductEmbedder, open_embedder
 from recognition.errors import ImageRefused
 from recognition.gallery import Entry, Gallery, IndexSettings, Match, SearchSettings
-from recognition.pipeline import ProductRecognizer
+from recognition.pipeline import Keep, ProductRecognizer
 from recognition.ranking import Result, Thresholds
 from recognition.sessions import SessionSettings
 from tests.recognition.toy_models import (
@@ -139,8 +139,13 @@ def recogniser(
     )
 
 
-def keep_all(product_ids: set[int]) -> set[int]:
-    return product_ids
+def keep_all(product_of: Mapping[int, int]) -> Collection[int]:
+    return product_of
+
+
+def all_but(product: int) -> Keep:
+    """Keep every picture, except those of one product."""
+    return lambda product_of: [image for image, own in product_of.items() if own != product]
 
 
 def test_a_photo_becomes_its_products_on_a_real_gallery(
@@ -216,10 +221,24 @@ class TestSearchRounds:
         gallery = ExactGallery(reference_entries)
 
         found = recogniser(detector, embedder, gallery, matches=4).recognize(
-            scene(), keep=lambda product_ids: product_ids - {1}, candidates=2
+            scene(), keep=all_but(1), candidates=2
         )
         assert all({one.product_id for one in item.candidates} == {2, 3} for item in found.items)
         assert [limit for _, limit in gallery.asked] == [4, 8]
+
+    def test_a_product_stands_by_the_pictures_that_it_still_has(
+        self, detector: MainBodyDetector, embedder: ProductEmbedder, reference_entries: list[Entry]
+    ) -> None:
+        gallery = ExactGallery(reference_entries)
+        shared = recogniser(detector, embedder, gallery)
+        before = shared.recognize(scene(), keep=keep_all).items[0].candidates[0]
+        gone = before.matches[0].reference_image_id
+        after = shared.recognize(
+            scene(), keep=lambda product_of: [image for image in product_of if image != gone]
+        )
+        [same] = [one for one in after.items[0].candidates if one.product_id == before.product_id]
+        assert same.matches == before.matches[1:]
+        assert same.similarity == before.matches[1].similarity
 
     def test_only_the_crops_left_short_are_searched_again(
         self, detector: MainBodyDetector, embedder: ProductEmbedder, reference_entries: list[Entry]
@@ -244,15 +263,16 @@ class TestSearchRounds:
         gallery = ExactGallery([*reference_entries, *strangers])
         asked: list[set[int]] = []
 
-        def keep(product_ids: set[int]) -> set[int]:
-            asked.append(product_ids)
-            return product_ids - {2}
+        def keep(product_of: Mapping[int, int]) -> Collection[int]:
+            asked.append(set(product_of.values()))
+            return all_but(2)(product_of)
 
         found = recogniser(detector, embedder, gallery).recognize(scene(), keep=keep, candidates=2)
-        assert len(asked) == 2
+        assert len(asked) == 3
         assert asked[0] <= {1, 2, 3}
-        assert len(asked[1]) <= 8, "twice as deep, for four crops"
-        assert not asked[0] & asked[1]
+        assert asked[1] == {2}, "its other pictures"
+        assert len(asked[2]) <= 8, "twice as deep, for four crops"
+        assert not asked[0] & asked[2]
         assert all(len(item.candidates) == 2 for item in found.items)
 
     def test_a_product_of_many_pictures_does_not_hide_the_runner_up(
@@ -270,7 +290,7 @@ class TestSearchRounds:
     ) -> None:
         gallery = ExactGallery(self.many_pictures(reference_entries, 200))
         found = recogniser(detector, embedder, gallery, matches=4).recognize(
-            scene(), keep=lambda product_ids: set()
+            scene(), keep=lambda product_of: set()
         )
         assert [limit for _, limit in gallery.asked] == [4, 8, 16, 32, 64]
         assert {item.result for item in found.items} == {Result.UNKNOWN}

@@ -9,9 +9,9 @@ from django.core.files.base import ContentFile
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from backend.catalogue.models import ProductSet, SoldBy
-from backend.catalogue.selectors import ActiveProduct, get_active_products
-from backend.catalogue.services import change_product_set
+from backend.catalogue.models import Product, ProductSet, ReferenceImage, SoldBy
+from backend.catalogue.selectors import ActiveProduct, get_answerable_products
+from backend.catalogue.services import add_reference_image, change_product_set
 from backend.checkout import admission, services
 from backend.checkout.answers import make_answer
 from backend.checkout.api import CorrectionSerializer
@@ -88,7 +88,12 @@ class TestAnswer:
             make_product("COLA", name="Cöla ½ l", price=Decimal("1.99")).pk,
             make_product("PLUM", price=None, currency="", sold_by=SoldBy.WEIGHT).pk,
         ]
-        products = get_active_products(ids)
+        pictures = {
+            pk: add_reference_image(product=Product.objects.get(pk=pk), data=make_picture(pk)).pk
+            for pk in ids
+        }
+        held = get_answerable_products(pictures.values())
+        products = {pk: held[picture] for pk, picture in pictures.items()}
         cola, plum = (products[pk] for pk in ids)
         both = (candidate(plum, 0.7), candidate(cola, 0.6))
         recognition = queued(n_candidates=2)
@@ -182,10 +187,19 @@ def test_only_active_products_of_the_set_may_be_answered():
     cola, milk, gone = make_product("COLA"), make_product("MILK"), make_product("GONE", state="retired")
     store = ProductSet.objects.create(slug="store", name="store")
     change_product_set(store, add=["MILK", "GONE"])
-    every = {cola.pk, milk.pk, gone.pk, 10**12}
-    assert get_active_products(every).keys() == {cola.pk, milk.pk}
-    assert get_active_products(every, store.pk).keys() == {milk.pk}
-    assert get_active_products(set()) == {}
+    ours, theirs, gones = (
+        add_reference_image(product=product, data=make_picture(seed)).pk
+        for seed, product in enumerate((cola, milk, gone))
+    )
+    every = {ours, theirs, gones, 10**12}
+    assert {pk: one.id for pk, one in get_answerable_products(every).items()} == {
+        ours: cola.pk,
+        theirs: milk.pk,
+    }
+    assert get_answerable_products(every, store.pk).keys() == {theirs}
+    assert get_answerable_products(set()) == {}
+    ReferenceImage.objects.get(pk=ours).delete()
+    assert get_answerable_products(every).keys() == {theirs}
 
 
 class TestFailure:
