@@ -1,7 +1,7 @@
 """Fixtures that several packages' tests share. The engines are started by tests/engines.py."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +79,27 @@ def chromium() -> str:
             pytest.fail(message)
         pytest.skip(message)
     return CHROMIUM
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Tell what a test saw; the run ends with a list of all that was told."""
+
+    def tell(text: str) -> None:
+        record_property("figure", text)
+
+    return tell
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    told = [
+        (report.nodeid.rpartition("::")[2], text)
+        for report in reports
+        for name, text in report.user_properties
+        if name == "figure" and report.when == "call"
+    ]
+    if told:
+        terminalreporter.section("figures")
+    for test, text in told:
+        terminalreporter.write_line(f"{test}\n    {text}")

@@ -14,7 +14,7 @@ import psutil
 import psycopg2
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-UP_WITHIN_SECONDS = 180
+UP_WITHIN_SECONDS = 600
 # A word of the command line that tells the demo's processes apart.
 COMMANDS = {"web": "gunicorn", "recognition": "recognition", "bulk": "bulk,shadow", "beat": "beat"}
 

@@ -1,11 +1,13 @@
 """Generations of a small embedder, in collections that the tests share."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from backend.catalogue.models import ReferenceImage
@@ -148,3 +150,8 @@ def assert_whole(generation: Generation) -> None:
     rows = generation.embeddings.order_by("reference_image_id")
     assert list(rows.values_list("reference_image_id", "revision")) == wanted(generation)
     assert set(rows.values_list("state", flat=True)) == {EmbeddingState.EMBEDDED}
+
+
+def database_url() -> str:
+    """Of the tests' own database, for other processes."""
+    return os.environ["DATABASE_URL"].rsplit("/", 1)[0] + f"/{connection.settings_dict['NAME']}"

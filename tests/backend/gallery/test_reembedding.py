@@ -1,15 +1,10 @@
 """A generation is built beside the active one: what it holds in the end, whatever happens meanwhile."""
 
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
 from django.utils import timezone
 
 from backend.catalogue.models import BoxSource, ReferenceImage
@@ -33,11 +28,10 @@ from tests.backend.conftest import (
     assert_whole,
     candidate,
     entries_of,
-    install_toy,
     run,
     wanted,
 )
-from tests.backend.factories import make_picture, make_product
+from tests.backend.factories import make_picture
 from tests.recognition.toy_models import detector_card, detector_model, write_folder
 
 
@@ -341,78 +335,3 @@ def test_rebuild_brings_back_what_milvus_lost(active, pictures, capsys):
     call_command("rebuild_gallery")
     run(Job.objects.get())
     assert_whole(active)
-
-
-# --- a worker that dies -----------------------------------------------------------------------------------
-WORKER = """
-import django; django.setup()
-import sys
-from backend.gallery import reembedding
-from recognition.embedder import ProductEmbedder
-import time
-embed = ProductEmbedder.embed_prepared
-def slowly(model, inputs):
-    time.sleep(0.1)
-    return embed(model, inputs)
-ProductEmbedder.embed_prepared = slowly
-from backend.jobs.services import run_job
-print("at work", flush=True)
-run_job(sys.argv[1])
-"""
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_worker_killed_in_the_middle_leaves_each_picture_once(
-    shared_collections, tmp_path, monkeypatch, settings
-):
-    """Each kill at another moment: in the first batches, between, late."""
-    monkeypatch.setattr(reembedding, "TURN_SECONDS", 60.0)
-    toy = install_in_order(tmp_path)
-    product = make_product()
-    for number in range(40):
-        add_reference_image(product=product, data=make_picture(number, size=(64, 48)), box=(0, 0, 60, 44))
-    job = start_reembedding(toy, FLAT, asked_by="a test")
-    environ = os.environ | {
-        "DJANGO_SETTINGS_MODULE": "backend.settings",
-        "DATABASE_URL": database_url(),
-        "PYTHONPATH": os.getcwd(),
-    }
-    (tmp_path / "worker.py").write_text(
-        WORKER.replace(
-            "import sys\n",
-            "import sys\nfrom django.conf import settings\n"
-            f"settings.MODELS_ROOT = __import__('pathlib').Path({str(settings.MODELS_ROOT)!r})\n"
-            f"settings.MEDIA_ROOT = {str(settings.MEDIA_ROOT)!r}\n",
-        )
-    )
-    for n_embedded in (3, 20):
-        worker = subprocess.Popen(
-            [sys.executable, str(tmp_path / "worker.py"), str(job.pk)], env=environ, stdout=subprocess.PIPE
-        )
-        deadline = time.monotonic() + 60
-        while candidate().embeddings.filter(state=EmbeddingState.EMBEDDED).count() < n_embedded:
-            assert worker.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        worker.kill()
-        worker.wait()
-        worker.stdout.close()
-        job.refresh_from_db()
-        assert job.state == JobState.RUNNING
-        assert candidate().embeddings.exclude(lease_until=None).exists()
-        Job.objects.update(lease_until=timezone.now())  # the minute that the job's lease takes to run out
-    run(job)
-    assert candidate().state == GenerationState.READY
-    assert_whole(candidate())
-    assert get_gallery(candidate()).count("float") == 40
-
-
-def install_in_order(tmp_path: Path):
-    """The toy embedder, active, and a second version of it."""
-    services.activate_model(install_toy(tmp_path / "toy"), index=FLAT)
-    return install_toy(tmp_path / "better", version="2", seed=1)
-
-
-def database_url() -> str:
-    """Of the tests' own database."""
-    return os.environ["DATABASE_URL"].rsplit("/", 1)[0] + f"/{connection.settings_dict['NAME']}"
