@@ -28,7 +28,7 @@ class Count:
         return self.full if FULL else self.reduced
 
 
-# Engines killed and hung, one by one, under recognition.
+# Engines killed and stopped where they are, one by one, under recognition.
 ENGINE_FAULTS = Count(1, 3)
 POSTGRES_RESTARTS = Count(1, 10)
 # The worker that recognises, killed under 40 photos.
@@ -41,7 +41,7 @@ HASTY_DELETIONS = Count(6, 60)
 DELETIONS = Count(20, 1_000)
 # A gallery of so many pictures is embedded anew while the bulk worker is killed.
 REEMBEDDED = Count(225, 2_000)
-REEMBEDDING_KILLS = Count(2, 10)
+REEMBEDDING_KILLS = Count(1, 10)
 # Milvus killed under a re-embedding and under recognition.
 MILVUS_KILLS = Count(1, 3)
 # A process killed between PostgreSQL's commit and Milvus's write.
@@ -51,4 +51,4 @@ REDELIVERED = Count(60, 300)
 # To another generation and back, while four clients keep asking.
 SWITCHES = Count(2, 20)
 # Pictures written on a disk with a little more room each time.
-FULL_DISKS = Count(4, 100)
+FULL_DISKS = Count(2, 100)
