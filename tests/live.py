@@ -1,5 +1,6 @@
 """A running Checklane for tests: `manage.py demo` on the run's engines, with its own database and broker space."""
 
+import contextlib
 import json
 import os
 import re
@@ -51,9 +52,9 @@ class LiveService:
     def processes(self, name: str) -> list[psutil.Process]:
         """Of "web", "recognition", "bulk" or "beat": the first is the one that the demo looks after, then its own."""
         for child in psutil.Process(self.process.pid).children():
-            words = child.cmdline()
-            if COMMANDS[name] in words:
-                return [child, *child.children(recursive=True)]
+            with contextlib.suppress(psutil.NoSuchProcess):  # killed a moment ago
+                if COMMANDS[name] in child.cmdline():
+                    return [child, *child.children(recursive=True)]
         return []
 
     def peak_memory(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from signal import SIGCONT, SIGINT, SIGSTOP
@@ -428,7 +428,8 @@ def all_embedded(service: LiveService) -> bool:
 def kill_bulk_worker(service: LiveService) -> None:
     """With all its processes; the time is passed that what they held stays held."""
     for process in service.processes("bulk"):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # the first takes its children along
+            process.kill()
     let_leases_run_out(service)
     take_up_jobs(service)
 
