@@ -21,7 +21,7 @@ from backend.checkout.recogniser import Found, Serving
 from backend.common.broker import broker_client
 from backend.common.problems import Problem
 from backend.gallery.models import Generation, InstalledModel, ThresholdSet
-from backend.gallery.selectors import get_active_ids
+from backend.gallery.selectors import ActiveIds, get_active_ids
 from recognition.errors import GalleryUnavailable, ImageRefused
 from recognition.gallery import Match
 from recognition.pipeline import ImageRecognition, ItemRecognition
@@ -174,11 +174,13 @@ class TestAnswer:
             margin=0.1,
             unknown=0.2,
         )
-        assert get_active_ids("float") == (
+        assert get_active_ids("float") == ActiveIds(
             serving.generation.pk, newest.pk, serving.detector.pk, (serving.generation.pk,)
-        )  # fmt: skip
+        )
         InstalledModel.objects.update(is_active=False)
-        assert get_active_ids("hash") == (serving.generation.pk, None, None, (serving.generation.pk,))
+        assert get_active_ids("hash") == ActiveIds(
+            serving.generation.pk, None, None, (serving.generation.pk,)
+        )
         Generation.objects.update(state="standby")
         assert get_active_ids("float") is None
 
