@@ -101,14 +101,14 @@ def search_figures(
     everything = len(gallery)
 
     def by_cosine(block: slice) -> NDArray[np.intp]:
-        return exact_search(query[block], gallery, everything, retrieval.own[block])[0]
+        return exact_search(query[block], gallery, everything, retrieval.own[block, None])[0]
 
     figures = _figures(by_cosine, len(query), retrieval, process)
     if codes is not None:
         query_codes, gallery_codes = codes
 
         def by_hash(block: slice) -> NDArray[np.intp]:
-            return exact_hash_search(query_codes[block], gallery_codes, everything, retrieval.own[block])[0]
+            return exact_hash_search(query_codes[block], gallery_codes, everything, retrieval.own[block, None])[0]
 
         found = _figures(by_hash, len(query), retrieval, process)
         figures |= {f"hash_{name}": value for name, value in found.items()}

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg2
@@ -13,6 +15,7 @@ import schemathesis
 from tests.backend.factories import make_picture
 from tests.live import LiveService
 
+EMBEDDED_WITHIN_SECONDS = 120
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
@@ -22,8 +25,8 @@ def document(live_service: LiveService) -> schemathesis.BaseSchema:
 
 
 @pytest.fixture(scope="module")
-def catalogue_as_before(live_service: LiveService) -> Iterator[None]:
-    """What was made up goes again: other tests use the same service."""
+def catalogue_as_before(live_service: LiveService, demo_catalogue: Path) -> Iterator[None]:
+    """What was made up goes again, and what was hit comes back: other tests use the same service."""
 
     def names(path: str, field: str) -> set[str]:
         answer = requests.get(
@@ -39,6 +42,11 @@ def catalogue_as_before(live_service: LiveService) -> Iterator[None]:
             requests.delete(
                 f"{live_service.url}/api/v1/{path}/{name}", headers=live_service.headers, timeout=30
             )
+    imported = live_service.manage("import_catalogue", str(demo_catalogue))
+    assert imported.returncode == 0, imported.stderr
+    deadline = time.monotonic() + EMBEDDED_WITHIN_SECONDS
+    while "wait to be embedded" in live_service.manage("reconcile_gallery").stdout:
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.usefixtures("catalogue_as_before")

@@ -94,7 +94,7 @@ def test_menu_and_pages_are_those_of_the_role(operator):
     manager = make_staff("manager", "manager")
     sees = {
         "manager": {"Overview", "Recognise", "Products", "Reference images", "Product sets", "Imports and jobs",
-                    "Recognitions", "Corrections", "Review", "Generations", "Evaluations"},
+                    "Recognitions", "Corrections", "Review", "Generations", "Shadowed items", "Evaluations"},
         "operator": {entry for _, entries in MENU for entry, *_ in entries},
     }  # fmt: skip
     for client, role in ((manager, "manager"), (operator, "operator")):
