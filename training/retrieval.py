@@ -108,7 +108,9 @@ def search_figures(
         query_codes, gallery_codes = codes
 
         def by_hash(block: slice) -> NDArray[np.intp]:
-            return exact_hash_search(query_codes[block], gallery_codes, everything, retrieval.own[block, None])[0]
+            return exact_hash_search(
+                query_codes[block], gallery_codes, everything, retrieval.own[block, None]
+            )[0]
 
         found = _figures(by_hash, len(query), retrieval, process)
         figures |= {f"hash_{name}": value for name, value in found.items()}
