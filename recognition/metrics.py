@@ -401,7 +401,6 @@ def bootstrap_interval_of_mean(
     return float(low), float(high)
 
 
-# --- baskets ----------------------------------------------------------------------------------------------
 def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share that was seen n_hits times of n: honest near 0 and 1 too, where a bootstrap of what
     was always seen would leave no doubt.
@@ -424,6 +423,7 @@ def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
     return max(0.0, (centre - reach) / whole), min(1.0, (centre + reach) / whole)
 
 
+# --- baskets ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class BasketFigures:
     """How good baskets are, as the RPC benchmark judges them.

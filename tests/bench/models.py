@@ -27,7 +27,7 @@ from rich.table import Table
 from backend.engines import embedded
 from recognition import images
 from recognition.detector import MainBodyDetector, open_detector
-from recognition.embedder import Embeddings, ProductEmbedder, open_embedder
+from recognition.embedder import ProductEmbedder, open_embedder
 from recognition.gallery import Entry, Gallery, IndexSettings, SearchSettings
 from recognition.images import Box
 from recognition.model_card import ModelFolder, Provider, load_model_folder
@@ -150,8 +150,7 @@ def measure(pairs: dict[str, Pair], gallery: Gallery, rounds: int) -> dict[str, 
             _, detect = timed(lambda pair=pair, decoded=decoded: pair.detector.detect(decoded))
             crops = [decoded.crop(box, pair.embedder.card.crop_margin) for box in boxes]
             embeddings, embed = timed(lambda pair=pair, crops=crops: pair.embedder.embed(crops))
-            queries = Embeddings(embeddings.vectors, np.packbits(embeddings.vectors > 0, axis=1))
-            _, search = timed(lambda queries=queries: gallery.search(queries, how))
+            _, search = timed(lambda embeddings=embeddings: gallery.search(embeddings, how))
             if turn < 0:
                 continue
             stages = {"decode": decode, "detect": detect, "embed": embed, "search": search}
