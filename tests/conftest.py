@@ -1,6 +1,7 @@
 """Fixtures that several packages' tests share. The engines are started by tests/engines.py."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,28 +20,59 @@ CHROMIUM = next(
     (path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if os.path.exists(path)), None
 )
 
-# What shares the engines, and so has to run in one process, one by one.
-ON_ENGINES = (
-    "tests/backend/",
-    "tests/bench/test_scale.py",
-    "tests/end_to_end/",
-    "tests/recognition/test_gallery.py",
-    "tests/recognition/test_pipeline.py",
-    "tests/training/test_documents.py",
-    "tests/training/test_import_paddle.py",
-)
+# Units of work, each for one process. The live service is one, so its tests are; those in its last file take the
+# engines away from under it, and so from under whoever else uses them.
+LIVE = "the live service"
+ON_ENGINES = "on the engines"
+FAULTS = "faults of the engines"
+UNITS = {
+    "tests/end_to_end/test_faults.py": FAULTS,
+    "tests/end_to_end/": LIVE,
+    "tests/backend/": ON_ENGINES,
+    "tests/bench/test_scale.py": ON_ENGINES,
+    "tests/recognition/test_gallery.py": ON_ENGINES,
+    "tests/recognition/test_pipeline.py": ON_ENGINES,
+    "tests/training/test_documents.py": ON_ENGINES,
+    "tests/training/test_import_paddle.py": ON_ENGINES,
+}
 
 
-class EnginesInOneProcess(LoadScopeScheduling):
-    """With `pytest -n 2`: what needs the engines in one process, the rest file by file in the other."""
+class UnitScheduling(LoadScopeScheduling):
+    """With `pytest -n 2`: the longest units first, in two processes on the one set of engines; then the rest file by
+    file, and the faults where the live service is, once nobody else is on the engines."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "engines" if nodeid.startswith(ON_ENGINES) else nodeid.partition("::")[0]
+        return next(
+            (unit for start, unit in UNITS.items() if nodeid.startswith(start)), nodeid.partition("::")[0]
+        )
+
+    def _assign_work_unit(self, node: Any) -> None:
+        order = {LIVE: 0, ON_ENGINES: 1, FAULTS: 3}
+        units = sorted(self.workqueue, key=lambda unit: order.get(unit, 2))
+        if units[0] != FAULTS:
+            self.workqueue.move_to_end(units[0], last=False)
+            super()._assign_work_unit(node)
+            return
+        live = next((one for one, work in self.assigned_work.items() if LIVE in work), node)
+        if node is not live:
+            node.shutdown()
+        elif not any(self._is_on_engines(other) for other in self.nodes if other is not node):
+            super()._assign_work_unit(node)
+
+    def _is_on_engines(self, node: Any) -> bool:
+        work = self.assigned_work[node]
+        return self._pending_of({unit: tests for unit, tests in work.items() if unit == ON_ENGINES}) > 0
+
+    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+        super().mark_test_complete(node, item_index, duration)
+        for other in self.nodes:  # what one waits for may be done by another
+            if other is not node and self.workqueue:
+                self._reschedule(other)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> EnginesInOneProcess:
-    return EnginesInOneProcess(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> UnitScheduling:
+    return UnitScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +121,12 @@ def figure(record_property: Callable[[str, object], None]) -> Callable[[str], No
         record_property("figure", text)
 
     return tell
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a failure when it happens: whoever stops a long run knows by then what failed."""
+    if report.failed and os.environ.get("PYTEST_XDIST_WORKER") is None:
+        print(f"\n{report.when} of {report.nodeid} failed", file=sys.__stderr__, flush=True)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

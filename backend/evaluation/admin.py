@@ -24,7 +24,7 @@ from backend.evaluation.switching import roll_back, start_comparison, switch_gen
 from backend.evaluation.table import make_figure
 from backend.gallery.admin import may_operate
 from backend.gallery.generations import get_previous_generation
-from backend.gallery.models import Generation, GenerationState
+from backend.gallery.models import SWITCHABLE_STATES, Generation
 from backend.gallery.selectors import get_active_generation, get_generation
 
 # Of a side of a comparison, and the unit that each is shown in.
@@ -157,7 +157,7 @@ class SwitchableGenerationAdmin(ShadowedGenerationAdmin):
     def describe_life(self, request: HttpRequest, generation: Generation) -> dict[str, Any]:
         active = get_active_generation()
         comparison = get_comparison(generation, active)
-        switchable = generation.state in (GenerationState.READY, GenerationState.STANDBY)
+        switchable = generation.state in SWITCHABLE_STATES
         previous = get_previous_generation() if generation == active else None
         operator = may_operate(request)
         return super().describe_life(request, generation) | {

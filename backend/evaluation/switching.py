@@ -7,7 +7,7 @@ from backend.checkout.worker import load_ahead
 from backend.common.problems import Problem
 from backend.evaluation.comparison import DROP_LIMIT, compare_and_keep, get_comparison, refuse_drop
 from backend.gallery import generations
-from backend.gallery.models import Generation
+from backend.gallery.models import SWITCHABLE_STATES, Generation
 from backend.gallery.selectors import get_active_generation, get_generation
 from backend.jobs.models import Job
 from backend.jobs.services import JobKind, Progress, start_job
@@ -31,8 +31,10 @@ def switch_generation(
         raise Problem(
             HTTPStatus.BAD_REQUEST, "invalid", "a forced switch needs a reason, which the audit log keeps"
         )
+    active = get_active_generation()
+    generations.refuse_switch(candidate, active)  # before the workers load it for nothing
     try:
-        comparison = get_comparison(candidate, get_active_generation())
+        comparison = get_comparison(candidate, active)
         if comparison is None:
             raise Problem(
                 HTTPStatus.CONFLICT,
@@ -86,7 +88,7 @@ def _get_active(candidate: Generation) -> Generation:
         Problem: 409.
     """
     active = get_active_generation()
-    if active is None or active.pk == candidate.pk or candidate.state not in ("ready", "standby"):
+    if active is None or active.pk == candidate.pk or candidate.state not in SWITCHABLE_STATES:
         raise Problem(
             HTTPStatus.CONFLICT,
             "generation-state",

@@ -20,6 +20,7 @@ from backend.common.problems import Problem
 from backend.gallery import shadows
 from backend.gallery.loading import get_gallery
 from backend.gallery.models import (
+    SWITCHABLE_STATES,
     UNFINISHED_STATES,
     Embedding,
     EmbeddingState,
@@ -31,7 +32,7 @@ from backend.gallery.selectors import get_active_detector, get_active_generation
 from recognition.gallery import IndexSettings
 from recognition.model_card import ModelCard
 
-RETIRABLE = (GenerationState.READY, GenerationState.STANDBY, GenerationState.FAILED)
+RETIRABLE = (*SWITCHABLE_STATES, GenerationState.FAILED)
 ROWS_FREED_AT_ONCE = 10_000
 
 log = structlog.get_logger(__name__)
@@ -196,23 +197,38 @@ def switch(generation: Generation, *, reason: str = "") -> Generation:
     """
     with transaction.atomic(), because(reason):
         active = _lock_active()
-        if active == generation:
-            raise Problem(HTTPStatus.CONFLICT, "generation-state", f"{generation} answers already")
-        if get_threshold_set(generation, settings.SEARCH_STRATEGY) is None:
-            raise Problem(
-                HTTPStatus.CONFLICT,
-                "generation-state",
-                f"{generation} has no threshold set for the strategy {settings.SEARCH_STRATEGY!r}, which is the"
-                " deployment's; the sweep fits one within a minute",
-            )
-        if active is not None and (n_behind := count_behind(generation, active)):
-            raise Problem(
-                HTTPStatus.CONFLICT,
-                "generation-behind",
-                f"{generation} has {n_behind:,} pictures still to embed that {active} has embedded; the bulk worker"
-                " is at it, try again in a moment",
-            )
+        refuse_switch(generation, active)
         return _answer_with(generation, active)
+
+
+def refuse_switch(generation: Generation, active: Generation | None) -> None:
+    """See that a generation can be switched to as things stand.
+
+    Raises:
+        Problem: 409, as `switch` says.
+    """
+    if active == generation:
+        raise Problem(HTTPStatus.CONFLICT, "generation-state", f"{generation} answers already")
+    if generation.state not in SWITCHABLE_STATES:
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "generation-state",
+            f"{generation} is {generation.state}; one that is ready or stands by is switched to",
+        )
+    if get_threshold_set(generation, settings.SEARCH_STRATEGY) is None:
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "generation-state",
+            f"{generation} has no threshold set for the strategy {settings.SEARCH_STRATEGY!r}, which is the"
+            " deployment's; the sweep fits one within a minute",
+        )
+    if active is not None and (n_behind := count_behind(generation, active)):
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "generation-behind",
+            f"{generation} has {n_behind:,} pictures still to embed that {active} has embedded; the bulk worker"
+            " is at it, try again in a moment",
+        )
 
 
 def _lock_active() -> Generation | None:
@@ -229,7 +245,7 @@ def _answer_with(generation: Generation, active: Generation | None) -> Generatio
     return _move(
         generation,
         to=GenerationState.ACTIVE,
-        from_states=[GenerationState.READY, GenerationState.STANDBY],
+        from_states=SWITCHABLE_STATES,
         activated_at=timezone.now(),
     )
 

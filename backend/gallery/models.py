@@ -65,7 +65,7 @@ LIVE_STATES = (
     GenerationState.STANDBY,
 )
 
-
+SWITCHABLE_STATES = (GenerationState.READY, GenerationState.STANDBY)
 # From opening to verification; one generation at a time.
 UNFINISHED_STATES = (GenerationState.BUILDING, GenerationState.VERIFYING)
 

@@ -34,9 +34,19 @@ def catalogue_as_before(live_service: LiveService, demo_catalogue: Path) -> Iter
         )
         return {row[field] for row in answer.json()["results"]}
 
+    def active() -> int:
+        answer = requests.get(
+            f"{live_service.url}/api/v1/generations", headers=live_service.headers, timeout=30
+        )
+        return next(row["id"] for row in answer.json() if row["state"] == "active")
+
     kinds = {"products": "sku", "product-sets": "slug"}
+    answering = active()
     before = {path: names(path, field) for path, field in kinds.items()}
     yield
+    if active() != answering:
+        back = live_service.manage("switch_generation", str(answering), "--force", "--reason", "as before")
+        assert back.returncode == 0, back.stderr
     for path, field in kinds.items():
         for name in names(path, field) - before[path]:
             requests.delete(
@@ -54,7 +64,16 @@ def test_whatever_is_made_up_is_answered_as_the_document_says(live_service, tmp_
     # As a program of its own: its pytest plugin does not know pytest 9.1 yet.
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{live_service.url}/api/schema"]
     command += ["--header", f"Authorization: {live_service.headers['Authorization']}", "--checks", CHECKS]
-    command += ["--phases", "coverage,fuzzing", "--max-examples", "5", "--no-color"]
+    # A switch waits up to 20 s until every worker has loaded what is about to answer.
+    command += [
+        "--request-timeout",
+        "30",
+        "--phases",
+        "coverage,fuzzing",
+        "--max-examples",
+        "5",
+        "--no-color",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout
 

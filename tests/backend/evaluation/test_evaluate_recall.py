@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from pymilvus import MilvusClient
 from backend.catalogue.models import ProductState
 from backend.catalogue.services import add_reference_image
 from backend.common.problems import Problem
+from backend.evaluation import searching
 from backend.evaluation.embedding import Cropping
 from backend.evaluation.evaluate import INDEXES, STRATEGIES, Plan, evaluate
 from backend.evaluation.models import EvaluationRun
@@ -486,7 +489,15 @@ def test_the_documented_schema_is_what_is_written(
     assert written == documented_keys()
 
 
-def test_collections_are_dropped_after_an_interruption(tmp_path: Path, embedder: ProductEmbedder) -> None:
+def test_collections_are_dropped_after_an_interruption(
+    tmp_path: Path, embedder: ProductEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = uuid4()
+    monkeypatch.setattr(searching, "uuid", SimpleNamespace(uuid4=lambda: known))
+
+    def made_here() -> list[str]:
+        return [name for name in milvus.list_collections() if known.hex[:12] in name]
+
     for shot in range(3):
         (tmp_path / f"{shot}.jpg").write_bytes(picture_of(1, shot))
     write_csv(tmp_path / "gallery.csv", [(f"{shot}.jpg", "P1", "", "", "", "") for shot in range(3)])
@@ -497,19 +508,15 @@ def test_collections_are_dropped_after_an_interruption(tmp_path: Path, embedder:
         for step in steps:
             yield step
             if stage == "searching":
-                seen.extend(made_here(milvus))
+                seen.extend(made_here())
                 raise KeyboardInterrupt
 
     plan = plan_of(embedder, indexes=("FLAT",), strategies=("float",))
     with pytest.raises(KeyboardInterrupt):
         evaluate(folder_subject(tmp_path, "gallery.csv", "gallery.csv"), plan, interrupted)
     assert len(seen) == 2
-    assert not made_here(milvus)
+    assert not made_here()
     milvus.close()
-
-
-def made_here(milvus: MilvusClient) -> list[str]:
-    return [name for name in milvus.list_collections() if name.startswith("evaluate_")]
 
 
 @pytest.mark.django_db

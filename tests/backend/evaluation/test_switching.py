@@ -12,6 +12,8 @@ from rest_framework.test import APIClient
 from backend.catalogue.models import Product
 from backend.catalogue.services import add_reference_image
 from backend.checkout.recogniser import get_serving
+from backend.checkout.worker import NEXT_KEY
+from backend.common.broker import broker_client
 from backend.common.problems import Problem
 from backend.evaluation import comparison
 from backend.evaluation.comparison import Comparison, get_comparison
@@ -198,6 +200,10 @@ def test_what_is_being_built_or_is_gone_is_not_switched_to(active, better, pictu
     start_reembedding(better, FLAT, asked_by="a test")
     with pytest.raises(CommandError, match="is building; one that is ready or stands by"):
         call_command("switch_generation", str(candidate().pk))
+    broker_client().delete(NEXT_KEY)
+    with pytest.raises(Problem, match="is building; one that is ready or stands by is switched to"):
+        switch_generation(candidate(), force=True, reason="a test")
+    assert broker_client().get(NEXT_KEY) is None  # no worker was asked to load it
     with pytest.raises(
         CommandError, match=f"there is no generation 999; there is .*{active.pk} \\(active\\)"
     ):

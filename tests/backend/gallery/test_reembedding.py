@@ -217,7 +217,7 @@ def test_one_that_embeds_nothing_fails_and_says_why(active, better, pictures):
     assert (job.state, generation.state) == (JobState.FAILED, GenerationState.FAILED)
     assert generation.failure == job.failures[-1]["reason"]
     assert "none of 12 pictures could be embedded" in generation.failure
-    with pytest.raises(Problem, match="it becomes active only from ready or standby"):
+    with pytest.raises(Problem, match="one that is ready or stands by is switched to"):
         generations._answer_with(generation, None)
 
 
