@@ -1,4 +1,4 @@
-"""Fill the active gallery up with products that look like nothing on earth: `python -m tests.bench.fill N`."""
+"""Fill the active gallery up with strangers, in PostgreSQL too: `python -m tests.bench.fill N`."""
 
 import sys
 
@@ -10,15 +10,14 @@ import django  # noqa: E402
 
 django.setup()
 
-import numpy as np  # noqa: E402
-
-from backend.catalogue.models import Product  # noqa: E402
+from backend.catalogue.models import BoxSource, Product, ReferenceImage  # noqa: E402
 from backend.gallery.loading import get_gallery  # noqa: E402
+from backend.gallery.models import Embedding, EmbeddingState  # noqa: E402
 from backend.gallery.selectors import get_active_generation  # noqa: E402
-from recognition.gallery import Entry  # noqa: E402
+from tests.bench.strangers import add_strangers  # noqa: E402
 
 PICTURES_PER_PRODUCT = 5
-BATCH = 1_000
+BATCH = 5_000
 # Far above any id that the demo gives.
 FIRST_ID = 10_000_000
 
@@ -35,26 +34,28 @@ def main(wanted: int) -> None:
         ],
         batch_size=BATCH,
     )
-    random = np.random.default_rng(0)
-    for start in range(0, missing, BATCH):
-        n = min(BATCH, missing - start)
-        vectors = random.standard_normal((n, gallery.dimension), dtype=np.float32)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        codes = np.packbits(vectors > 0, axis=1)[:, : gallery.hash_bits // 8]
-        gallery.upsert(
-            [
-                Entry(
-                    FIRST_ID + start + row,
-                    products[(start + row) // PICTURES_PER_PRODUCT].pk,
-                    1,
-                    vectors[row],
-                    codes[row],
-                )
-                for row in range(n)
-            ]
-        )
-    gallery.flush()
-    print(gallery.wait_indexed(600).describe())
+    product_of = [products[row // PICTURES_PER_PRODUCT].pk for row in range(missing)]
+    # Without files, which nobody reads: the ledger says that they are embedded. Without a row none would be answered.
+    ReferenceImage.objects.bulk_create(
+        [
+            ReferenceImage(
+                pk=FIRST_ID + row, product_id=product, image="none.jpg", width=300, height=300,
+                sha256=str(FIRST_ID + row), box_source=BoxSource.WHOLE, revision=1,
+            )
+            for row, product in enumerate(product_of)
+        ],
+        batch_size=BATCH,
+    )  # fmt: skip
+    Embedding.objects.bulk_create(
+        [
+            Embedding(
+                reference_image_id=FIRST_ID + row, generation=generation, state=EmbeddingState.EMBEDDED, revision=1
+            )
+            for row in range(missing)
+        ],
+        batch_size=BATCH,
+    )  # fmt: skip
+    add_strangers(gallery, product_of, first_id=FIRST_ID)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -28,10 +27,11 @@ from backend.engines import embedded
 from recognition import images
 from recognition.detector import MainBodyDetector, open_detector
 from recognition.embedder import ProductEmbedder, open_embedder
-from recognition.gallery import Entry, Gallery, IndexSettings, SearchSettings
+from recognition.gallery import Gallery, IndexSettings, SearchSettings
 from recognition.images import Box
 from recognition.model_card import ModelFolder, Provider, load_model_folder
 from recognition.sessions import SessionSettings
+from tests.bench.strangers import add_strangers
 from tests.live import REPOSITORY
 from tests.training.published_weights import weights_of, write
 from training import import_paddle
@@ -41,7 +41,6 @@ MODELS = REPOSITORY / "fixtures" / "models"
 SCENE = 2  # of scenes.json: five products
 SERVER_DETECTOR, SERVER_EMBEDDER = "picodet_lcnet_x2_5_640_mainbody", "resnet50_vd_rec"
 SHIPPED = "shipped, int8"
-ENTRIES_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -119,18 +118,8 @@ def filled_gallery(folder: Path, n: int) -> Iterator[Gallery]:
             uri, name="bench_models", dimension=512, hash_bits=512, index=IndexSettings(type="HNSW"), timeout_seconds=60
         )  # fmt: skip
         gallery.create()
-        random = np.random.default_rng(0)
-        for start in range(0, n, ENTRIES_AT_ONCE):
-            vectors = random.standard_normal((min(ENTRIES_AT_ONCE, n - start), 512), dtype=np.float32)
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            codes = np.packbits(vectors > 0, axis=1)
-            rows = zip(vectors, codes, strict=True)
-            gallery.upsert(
-                [Entry(start + row, (start + row) // 5, 1, vector, code) for row, (vector, code) in enumerate(rows)]
-            )  # fmt: skip
-        gallery.flush()
         gallery.load()
-        gallery.wait_indexed(600)
+        add_strangers(gallery, [row // 5 for row in range(n)], first_id=0)
         yield gallery
     finally:
         embedded.down(folder / "engines")
