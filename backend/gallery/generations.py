@@ -209,6 +209,7 @@ def refuse_switch(generation: Generation, active: Generation | None) -> None:
     """
     if active == generation:
         raise Problem(HTTPStatus.CONFLICT, "generation-state", f"{generation} answers already")
+    generation.refresh_from_db(fields=["state"])
     if generation.state not in SWITCHABLE_STATES:
         raise Problem(
             HTTPStatus.CONFLICT,
