@@ -218,7 +218,7 @@ def test_one_that_embeds_nothing_fails_and_says_why(active, better, pictures):
     assert generation.failure == job.failures[-1]["reason"]
     assert "none of 12 pictures could be embedded" in generation.failure
     with pytest.raises(Problem, match="one that is ready or stands by is switched to"):
-        generations._answer_with(generation, None)
+        generations.switch(generation)
 
 
 def test_milvus_away_makes_it_wait(active, better, pictures, monkeypatch):
