@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from training.mismatch import describe_mismatch, shapes_of
 from training.models.embedder import Backbone, Normalisation, Trunk
+from training.models.layers import DepthwiseConv2d
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, groups=groups, bias=False)
+        layer = DepthwiseConv2d if groups > 1 else nn.Conv2d
+        self.conv = layer(in_channels, out_channels, kernel, stride, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
         self.activation = nn.Identity() if linear else nn.ReLU6(inplace=True)
 

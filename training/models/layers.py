@@ -2,9 +2,11 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 CHANNEL_STEP = 8
@@ -19,6 +21,47 @@ def make_divisible(channels: float) -> int:
     """Round a channel count to a multiple of 8, never to less than 90 % of the wanted value."""
     rounded = max(CHANNEL_STEP, int(channels + CHANNEL_STEP / 2) // CHANNEL_STEP * CHANNEL_STEP)
     return rounded if rounded >= 0.9 * channels else rounded + CHANNEL_STEP
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A convolution of each channel by itself; in bfloat16 on a CPU its gradients are computed in float32.
+
+    For there the library has no fast kernel for them: of a mixed step with an EfficientNet-lite they took three
+    quarters, and in float32, with the copies that it costs, they take a third of that (docs/performance.md).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        half = torch.get_autocast_dtype("cpu")
+        with torch.autocast("cpu", enabled=False):
+            convolved: Tensor = _Float32Gradients.apply(  # type: ignore[no-untyped-call]
+                x.to(half), self.weight.to(half), self.stride, self.padding, self.groups
+            )
+        return convolved
+
+
+class _Float32Gradients(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int], groups: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.how = stride, padding, (1, 1), False, (0, 0), groups
+        return functional.conv2d(x, weight, None, stride, padding, groups=groups)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        [gradient] = gradients
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, _ = torch.ops.aten.convolution_backward(
+            gradient.float(), x.float(), weight.float(), None, *ctx.how, (*ctx.needs_input_grad[:2], False)
+        )
+        return (
+            None if of_x is None else of_x.to(x.dtype),
+            None if of_weight is None else of_weight.to(weight.dtype),
+            None, None, None,
+        )  # fmt: skip
 
 
 class ConvNorm(nn.Module):
@@ -39,7 +82,8 @@ class ConvNorm(nn.Module):
         activation: Callable[[], nn.Module] = nn.Identity,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
+        layer = DepthwiseConv2d if groups > 1 else nn.Conv2d
+        self.conv = layer(
             in_channels, out_channels, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False
         )
         self.norm = nn.BatchNorm2d(out_channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)

@@ -6,6 +6,7 @@ from torch import nn
 
 from training.models.layers import (
     ConvNorm,
+    DepthwiseConv2d,
     DownscaleInInferDropout,
     ParallelDepthwise,
     fold_normalisations,
@@ -30,6 +31,30 @@ def shake_statistics(module: nn.Module) -> None:
 )
 def test_channels_become_multiples_of_8_of_no_less_than_90_percent(wanted: float, rounded: int) -> None:
     assert make_divisible(wanted) == rounded
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (5, 2, 0), (5, 1, 2)])
+def test_mixed_precision_has_the_gradients_of_full_precision(kernel: int, stride: int, padding: int) -> None:
+    """To what bfloat16's 8 bits of values and of what comes back from above allow."""
+    torch.manual_seed(0)
+    ours = DepthwiseConv2d(24, 24, kernel, stride, padding, groups=24, bias=False)
+    plain = nn.Conv2d(24, 24, kernel, stride, padding, groups=24, bias=False)
+    plain.load_state_dict(ours.state_dict())
+    gradients = []
+    for layer, mixed in ((plain, False), (ours, False), (ours, True)):
+        x = torch.rand(2, 24, 19, 19, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            y = layer(x)
+        assert y.dtype == (torch.bfloat16 if mixed else torch.float32)
+        weights = torch.linspace(-1, 1, y.numel()).reshape(y.shape)
+        layer.zero_grad()
+        (y.float() * weights).sum().backward()
+        gradients.append((x.grad, layer.weight.grad))
+    full, same, mixed_ones = gradients
+    for wanted, equal, close in zip(full, same, mixed_ones, strict=True):
+        assert torch.equal(wanted, equal)
+        assert close.dtype == torch.float32
+        assert torch.linalg.vector_norm(close - wanted) <= 0.01 * torch.linalg.vector_norm(wanted)
 
 
 def test_dropout_zeroes_in_training_and_scales_in_inference() -> None:
