@@ -79,20 +79,27 @@ def judge(folder: ModelFolder, scenes: Scenes) -> Judgement:
     Raises:
         ModelRefused: it does not run as its card says.
     """
-    assert folder.card.detection is not None
-    served = folder.card.detection
-    # More than a till sees: AP wants the doubtful finds too, ranked below the others.
-    all_found = replace(
-        served,
-        score_threshold=min(SCORE_THRESHOLD, served.score_threshold),
-        maximum_items=max(MAXIMUM_BOXES, served.maximum_items),
-    )
-    detector = open_detector(
-        replace(folder, card=replace(folder.card, detection=all_found)), SessionSettings()
-    )
+    return judge_each([folder] * len(scenes), scenes)
+
+
+def judge_each(folders: Sequence[ModelFolder], scenes: Scenes) -> Judgement:
+    """Judge detectors of which each sees some of the scenes as if they were one, as cross-validation has them.
+
+    Args:
+        folders: of each scene, which detector is asked.
+    Raises:
+        ModelRefused: one does not run as its card says.
+    """
+    detectors: dict[Path, MainBodyDetector] = {}
     found, on_products, n_overlapped, n_finds, n_first, n_products = [], 0, 0, 0, 0, 0
-    for number in watched(range(len(scenes)), f"{folder.card.name}", len(scenes), WORTH_A_BAR):
-        finds = _detect(detector, scenes.read(number))
+    name = folders[0].card.name
+    for number in watched(range(len(scenes)), name, len(scenes), WORTH_A_BAR):
+        folder = folders[number]
+        if folder.model_path not in detectors:
+            detectors[folder.model_path] = _open_for_judging(folder)
+        served = folder.card.detection
+        assert served is not None
+        finds = _detect(detectors[folder.model_path], scenes.read(number))
         found.append(Found(finds.boxes, finds.scores, np.zeros(len(finds), np.int64)))
         truth = scenes.truth(number).boxes
         at_the_till = finds.boxes[finds.scores >= served.score_threshold][: served.maximum_items]
@@ -112,6 +119,18 @@ def judge(folder: ModelFolder, scenes: Scenes) -> Judgement:
         doubled=100 * (on_products - n_first) / max(1, n_products),
         products=n_products,
     )
+
+
+def _open_for_judging(folder: ModelFolder) -> MainBodyDetector:
+    """More than a till sees: AP wants the doubtful finds too, ranked below the others."""
+    served = folder.card.detection
+    assert served is not None
+    all_found = replace(
+        served,
+        score_threshold=min(SCORE_THRESHOLD, served.score_threshold),
+        maximum_items=max(MAXIMUM_BOXES, served.maximum_items),
+    )
+    return open_detector(replace(folder, card=replace(folder.card, detection=all_found)), SessionSettings())
 
 
 def _detect(detector: MainBodyDetector, picture: NDArray[np.uint8]) -> Detections:
@@ -160,6 +179,29 @@ def read_sets(path: Path) -> dict[str, Scenes]:
         return {source.name: evaluation_scenes(source, process) for source in sources}
 
 
+def table_of(found: Mapping[str, Mapping[str, Judgement]]) -> Printed:
+    """A row for each set and model."""
+    table = Printed("scenes", "products", "model", "AP50", "AP", "recall", "precision", "doubled a hundred")
+    for name in next(iter(found.values())):
+        for model, judgements in found.items():
+            one = judgements[name]
+            table.add_row(
+                name,
+                f"{one.products:,}",
+                model,
+                *(f"{share:.3f}" for share in (one.ap50, one.ap, one.recall, one.precision)),
+                f"{one.doubled:.1f}",
+            )
+    return table
+
+
+def plain(found: Mapping[str, Mapping[str, Judgement]]) -> dict[str, dict[str, dict[str, float]]]:
+    """The figures for JSON, by model and set."""
+    return {
+        model: {name: asdict(one) for name, one in judgements.items()} for model, judgements in found.items()
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; gives its exit status."""
     parser = argparse.ArgumentParser(
@@ -181,24 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadData, ConfigRefused, OSError, RecognitionError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    table = Printed("scenes", "products", "model", "AP50", "AP", "recall", "precision", "doubled a hundred")
-    for name in next(iter(found.values())):
-        for model, judgements in found.items():
-            one = judgements[name]
-            table.add_row(
-                name,
-                f"{one.products:,}",
-                model,
-                *(f"{share:.3f}" for share in (one.ap50, one.ap, one.recall, one.precision)),
-                f"{one.doubled:.1f}",
-            )
-    Console().print(table)
+    Console().print(table_of(found))
     if given.json is not None:
-        plain = {
-            model: {name: asdict(one) for name, one in judgements.items()}
-            for model, judgements in found.items()
-        }
-        given.json.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(plain(found), indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -1,0 +1,173 @@
+"""A detector's figures on scenes too few to set some aside: each fold is judged by a detector that never saw it.
+
+    python -m training.cross_validate -c CONFIG --set NAME --folds 5 --out DIR [--beside MODEL ...]
+
+The configuration is that of the run which trains on all; `--set` names sets of its `data.train`, of kind "coco". Their
+pictures are cut into folds in the order of the numbers in their names, in runs, so that neighbouring frames lie in one
+fold. For each fold the configuration is trained without it and exported into DIR; a fold that is there already is not
+trained again, and one that was cut off goes on.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from recognition.errors import RecognitionError
+from recognition.model_card import ModelFolder, load_model_folder
+from training.checkpoint import LATEST_FILE
+from training.compare_detectors import Judgement, judge, judge_each, plain, table_of
+from training.config import ConfigRefused, read_settings
+from training.data.coco import read_coco
+from training.data.faults import BadData
+from training.distributed import started
+from training.export import ExportRefused
+from training.export.__main__ import export
+from training.run_folder import TrainingStopped
+from training.settings import CocoFile, DetectorSettings
+from training.train import train
+
+
+def in_shooting_order(names: Sequence[str]) -> list[str]:
+    """By the numbers in their names, so that `photo_9` comes before `photo_10`."""
+    return sorted(
+        names,
+        key=lambda name: [
+            (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)
+        ],
+    )
+
+
+def folds_of(names: Sequence[str], n: int) -> list[set[str]]:
+    """n runs of about equal length, in shooting order.
+
+    Raises:
+        ValueError: fewer pictures than folds.
+    """
+    if len(names) < n:
+        raise ValueError(f"found {len(names)} pictures, wanted at least as many as the {n} folds")
+    return [set(run.tolist()) for run in np.array_split(np.array(in_shooting_order(names)), n)]
+
+
+def without(source: CocoFile, left_out: set[str], path: Path) -> CocoFile:
+    """The same set without some of its pictures, as a file in COCO's format of its own."""
+    written = json.loads(source.annotations.read_bytes())
+    images = [image for image in written["images"] if image["file_name"] not in left_out]
+    kept = {image["id"] for image in images}
+    annotations = [one for one in written["annotations"] if one["image_id"] in kept]
+    path.write_text(json.dumps(written | {"images": images, "annotations": annotations}), encoding="utf-8")
+    return replace(source, annotations=path, root=source.root or source.annotations.parent)
+
+
+def train_fold(settings: DetectorSettings, sets: dict[str, set[str]], out: Path) -> ModelFolder:
+    """Train without the pictures of a fold, unless that was done before.
+
+    Args:
+        sets: by the name of a set, its pictures that are left out.
+        out: the fold's folder: lists, the run, and the model's folder.
+    Raises:
+        BadData, CheckpointRefused, ExportRefused, TrainingStopped: as their messages say.
+    """
+    model = out / "model"
+    if not model.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        sources = tuple(
+            without(source, sets[source.name], out / f"{source.name}.json")
+            if isinstance(source, CocoFile) and source.name in sets
+            else source
+            for source in settings.data.train
+        )
+        of_fold = replace(settings, out=out / "run", data=replace(settings.data, train=sources))
+        with started(settings.device) as process:
+            train(of_fold, process, resume=(of_fold.out / LATEST_FILE).exists())
+        export(of_fold.out / LATEST_FILE, model)
+    return load_model_folder(model)
+
+
+def cross_validate(
+    settings: DetectorSettings, names: Sequence[str], n_folds: int, out: Path, beside: Sequence[ModelFolder]
+) -> dict[str, dict[str, Judgement]]:
+    """Train each fold and judge every picture of the sets by the detector that did not see it.
+
+    Args:
+        names: of the sets that are folded.
+        beside: detectors that are judged on all pictures.
+    Returns:
+        By model and set.
+    Raises:
+        ValueError: a name is no set of kind "coco", or a set has fewer pictures than there are folds.
+    """
+    sources: dict[str, CocoFile] = {
+        source.name: source for source in settings.data.train if isinstance(source, CocoFile)
+    }
+    if missing := [name for name in names if name not in sources]:
+        raise ValueError(f'found no set {missing} of kind "coco", wanted of {sorted(sources)}')
+    scenes = {
+        name: read_coco(sources[name].annotations, sources[name].root, keep_empty=True) for name in names
+    }
+    folds = {name: folds_of([str(path) for path in scenes[name].paths], n_folds) for name in names}
+    models = [
+        train_fold(settings, {name: folds[name][number] for name in names}, out / f"fold-{number}")
+        for number in range(n_folds)
+    ]
+    ours = {
+        name: judge_each(
+            [
+                next(models[number] for number in range(n_folds) if str(path) in folds[name][number])
+                for path in scenes[name].paths
+            ],
+            scenes[name],
+        )
+        for name in names
+    }
+    others = {
+        f"{folder.card.name} {folder.card.version}": {name: judge(folder, scenes[name]) for name in names}
+        for folder in beside
+    }
+    return {f"{settings.name}, {n_folds} folds": ours} | others
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; gives its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.cross_validate",
+        description="A detector's figures on scenes that it did not see, each trained without its fold.",
+    )
+    parser.add_argument("-c", "--config", type=Path, required=True, help="of the run that trains on all")
+    parser.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--set", dest="sets", action="append", required=True, help="a set to fold; may come again"
+    )
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--out", type=Path, required=True, help="where the folds go")
+    parser.add_argument(
+        "--beside", type=Path, nargs="*", default=[], help="model folders to judge on the same"
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures into this file")
+    given = parser.parse_args(arguments)
+    try:
+        settings: Any = read_settings(given.config, given.overrides)
+        if not isinstance(settings, DetectorSettings):
+            raise ConfigRefused(f"{given.config}: found the program {settings.program}, wanted detector.")
+        beside = [load_model_folder(path) for path in given.beside]
+        found = cross_validate(settings, given.sets, given.folds, given.out, beside)
+    except (
+        BadData, ConfigRefused, ExportRefused, OSError, RecognitionError, TrainingStopped, ValueError,
+    ) as error:  # fmt: skip
+        print(error, file=sys.stderr)
+        return 1
+    Console().print(table_of(found))
+    if given.json is not None:
+        given.json.write_text(json.dumps(plain(found), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
