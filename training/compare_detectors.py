@@ -1,6 +1,6 @@
 """Detectors side by side: what each one's model folder finds in the same scenes, as serving would run it.
 
-    python -m training.compare_detectors training/configs/detector_scenes.toml MODEL [MODEL ...]
+    python -m training.compare_detectors training/configs/scenes/unseen_products.toml MODEL [MODEL ...]
 
 The configuration names the sets of scenes. A detector is judged with its card's classes and suppression: AP and AP50 by
 all that it finds, recall and doubled boxes by what reaches its card's threshold, which is what a till sees.
