@@ -367,6 +367,7 @@ class ProductSetMembersView(GenericAPIView):
         operation_id="change_product_set_members", request=MembersSerializer, responses=ProductSetSerializer
     )
     def post(self, request: Request, slug: str) -> Response:
+        _refuse_bound_device(request)
         product_set = get_product_set(request, slug)
         given = MembersSerializer(data=request.data)
         given.is_valid(raise_exception=True)

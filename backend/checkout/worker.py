@@ -108,7 +108,7 @@ def load_ahead(generation: Generation, *, seconds: float = LOADED_WITHIN_SECONDS
 
 
 def _is_to_warm_up() -> bool:
-    return os.environ.get("CHECKLANE_WARM_UP") == "1"
+    return os.environ.get("CHECKLANE_WARM_UP", "").lower() in {"1", "true"}
 
 
 @signals.celeryd_init.connect

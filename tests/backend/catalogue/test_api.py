@@ -223,6 +223,7 @@ def test_a_device_bound_to_a_product_set_sees_nothing_else():
     assert [one["slug"] for one in api.get("/api/v1/product-sets").json()["results"]] == ["mine"]
     assert api.delete("/api/v1/products/A").status_code == 403
     assert api.post("/api/v1/product-sets", {"slug": "x", "name": "x"}, "json").status_code == 403
+    assert api.post("/api/v1/product-sets/mine/products", {"add": ["B"]}, "json").status_code == 403
 
 
 def test_product_sets_change_their_members(api):

@@ -90,10 +90,19 @@ class Command(BaseCommand):
 
 
 def _load_secrets() -> dict[str, str]:
-    """The demo's admin and device, made once; kept in the data folder so that the next demo prints the same."""
+    """The demo's admin and device, made once; kept in the data folder so that the next demo prints the same.
+
+    Raises:
+        CommandError: the database has accounts that no demo made: it would take their `admin` over.
+    """
     path = Path(settings.DATA_DIR) / SECRETS_FILE
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     users = get_user_model().objects
+    if not path.exists() and users.exists():
+        raise CommandError(
+            f"found accounts in the database and no {path}, so this is no demo's: the demo would make the account"
+            " 'admin' anew. Start web and workers one by one (docs/operating.md), or name another CHECKLANE_DATA"
+        )
     if "password" not in known or not users.filter(username="admin").exists():
         known["password"] = secrets.token_urlsafe(9)
         users.filter(username="admin").delete()
@@ -105,6 +114,7 @@ def _load_secrets() -> dict[str, str]:
     if "key" not in known or find_device(known["key"]) is None:
         Device.objects.filter(name="demo till").delete()
         _, known["key"] = create_device(name="demo till", scopes=list(Scope.values))
+    _save_secrets(known)
     return known
 
 
