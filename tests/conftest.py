@@ -56,18 +56,16 @@ class UnitScheduling(LoadScopeScheduling):
         live = next((one for one, work in self.assigned_work.items() if LIVE in work), node)
         if node is not live:
             node.shutdown()
-        elif not any(self._is_on_engines(other) for other in self.nodes if other is not node):
+        # Until that process has ended, it holds fixtures on the engines.
+        elif not any(ON_ENGINES in work for one, work in self.assigned_work.items() if one is not node):
             super()._assign_work_unit(node)
 
-    def _is_on_engines(self, node: Any) -> bool:
-        work = self.assigned_work[node]
-        return self._pending_of({unit: tests for unit, tests in work.items() if unit == ON_ENGINES}) > 0
-
-    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
-        super().mark_test_complete(node, item_index, duration)
-        for other in self.nodes:  # what one waits for may be done by another
-            if other is not node and self.workqueue:
+    def remove_node(self, node: Any) -> str | None:
+        crashed: str | None = super().remove_node(node)
+        for other in self.nodes:  # which may have waited for it
+            if other in self.registered_collections and self.workqueue:
                 self._reschedule(other)
+        return crashed
 
 
 @pytest.hookimpl(optionalhook=True)

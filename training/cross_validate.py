@@ -20,19 +20,18 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from recognition.errors import RecognitionError
 from recognition.model_card import ModelFolder, load_model_folder
 from training.checkpoint import LATEST_FILE
 from training.compare_detectors import Judgement, judge, judge_each, plain, table_of
-from training.config import ConfigRefused, read_settings
+from training.config import ConfigRefused, read_settings, settings_to_dict
 from training.data.coco import read_coco
-from training.data.faults import BadData
 from training.distributed import started
 from training.export import ExportRefused
 from training.export.__main__ import export
-from training.run_folder import TrainingStopped
 from training.settings import CocoFile, DetectorSettings
-from training.train import train
+from training.train import REFUSALS, train
+
+FOLD_FILE = "fold.json"
 
 
 def in_shooting_order(names: Sequence[str]) -> list[str]:
@@ -74,10 +73,12 @@ def train_fold(settings: DetectorSettings, sets: dict[str, set[str]], out: Path)
         out: the fold's folder: lists, the run, and the model's folder.
     Raises:
         BadData, CheckpointRefused, ExportRefused, TrainingStopped: as their messages say.
+        ValueError: the folder was begun with other settings, photos or folds.
     """
     model = out / "model"
+    out.mkdir(parents=True, exist_ok=True)
+    _refuse_another(settings, sets, out / FOLD_FILE)
     if not model.exists():
-        out.mkdir(parents=True, exist_ok=True)
         sources = tuple(
             without(source, sets[source.name], out / f"{source.name}.json")
             if isinstance(source, CocoFile) and source.name in sets
@@ -89,6 +90,21 @@ def train_fold(settings: DetectorSettings, sets: dict[str, set[str]], out: Path)
             train(of_fold, process, resume=(of_fold.out / LATEST_FILE).exists())
         export(of_fold.out / LATEST_FILE, model)
     return load_model_folder(model)
+
+
+def _refuse_another(settings: DetectorSettings, sets: dict[str, set[str]], path: Path) -> None:
+    """What a folder was begun with, it goes on with: a detector of other folds may have seen what it is to judge."""
+    facts = settings_to_dict(settings) | {
+        "out": None,
+        "left_out": {name: sorted(left) for name, left in sets.items()},
+    }
+    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    if not path.exists():
+        path.write_text(text, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != text:
+        raise ValueError(
+            f"{path.parent}: was begun with other settings, photos or folds; name another --out."
+        )
 
 
 def cross_validate(
@@ -158,9 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigRefused(f"{given.config}: found the program {settings.program}, wanted detector.")
         beside = [load_model_folder(path) for path in given.beside]
         found = cross_validate(settings, given.sets, given.folds, given.out, beside)
-    except (
-        BadData, ConfigRefused, ExportRefused, OSError, RecognitionError, TrainingStopped, ValueError,
-    ) as error:  # fmt: skip
+    except (*REFUSALS, ExportRefused) as error:
         print(error, file=sys.stderr)
         return 1
     Console().print(table_of(found))

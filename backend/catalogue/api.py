@@ -20,7 +20,7 @@ from backend.catalogue import services
 from backend.catalogue.imports import IMPORT_KIND
 from backend.catalogue.models import BoxSource, Product, ProductSet, ReferenceImage
 from backend.catalogue.selectors import list_products, list_reference_images
-from backend.common.caller import get_caller
+from backend.common.caller import get_caller, refuse_bound_device
 from backend.common.problems import Problem, not_found
 from backend.common.serializers import BoxField, RequestSerializer
 from backend.jobs.api import JobSerializer
@@ -151,13 +151,6 @@ def get_product_set(request: Request, slug: str) -> ProductSet:
     return product_set
 
 
-def _refuse_bound_device(request: Request) -> None:
-    if get_caller(request).product_set_id is not None:
-        raise Problem(
-            HTTPStatus.FORBIDDEN, "bound-device", "this key is bound to one product set and cannot do this"
-        )
-
-
 def _refuse_taken_sku(sku: str) -> None:
     if Product.objects.filter(sku=sku).exists():
         raise Problem(HTTPStatus.CONFLICT, "sku-taken", f"there is a product {sku!r} already")
@@ -194,7 +187,7 @@ class ProductsView(GenericAPIView):
         operation_id="create_product", request=ProductSerializer, responses={201: ProductSerializer}
     )
     def post(self, request: Request) -> Response:
-        _refuse_bound_device(request)
+        refuse_bound_device(request)
         given = self.get_serializer(data=request.data)
         given.is_valid(raise_exception=True)
         _refuse_taken_sku(given.validated_data["sku"])
@@ -222,7 +215,7 @@ class ProductView(APIView):
 
     @extend_schema(operation_id="delete_product", responses={204: None})
     def delete(self, request: Request, sku: str) -> Response:
-        _refuse_bound_device(request)
+        refuse_bound_device(request)
         get_product(request, sku).delete()
         return Response(status=HTTPStatus.NO_CONTENT)
 
@@ -308,7 +301,7 @@ class ProductSetsView(GenericAPIView):
 
     @extend_schema(operation_id="create_product_set", responses={201: ProductSetSerializer})
     def post(self, request: Request) -> Response:
-        _refuse_bound_device(request)
+        refuse_bound_device(request)
         given = self.get_serializer(data=request.data)
         given.is_valid(raise_exception=True)
         slug = given.validated_data["slug"]
@@ -341,7 +334,7 @@ class ProductSetView(APIView):
 
     @extend_schema(operation_id="delete_product_set", responses={204: None})
     def delete(self, request: Request, slug: str) -> Response:
-        _refuse_bound_device(request)
+        refuse_bound_device(request)
         product_set = get_product_set(request, slug)
         if product_set.devices.exists():
             raise Problem(
@@ -367,7 +360,7 @@ class ProductSetMembersView(GenericAPIView):
         operation_id="change_product_set_members", request=MembersSerializer, responses=ProductSetSerializer
     )
     def post(self, request: Request, slug: str) -> Response:
-        _refuse_bound_device(request)
+        refuse_bound_device(request)
         product_set = get_product_set(request, slug)
         given = MembersSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -385,7 +378,7 @@ class CatalogueImportsView(APIView):
         responses={202: JobSerializer},
     )
     def post(self, request: Request) -> Response:
-        _refuse_bound_device(request)
+        refuse_bound_device(request)
         given = NewImportSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         file = given.validated_data["file"]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -13,12 +14,14 @@ from backend.checkout.metrics import refresh_gauges
 from backend.checkout.recogniser import get_serving
 from backend.checkout.worker import count_recognition_workers
 from backend.common.broker import broker_client
-from backend.common.problems import engine_of
+from backend.common.problems import Problem, engine_of, problem_of
 from backend.gallery.loading import get_gallery
 from backend.gallery.thresholds import search_settings
 from recognition import gallery
 
 OK = "ok"
+
+log = structlog.get_logger(__name__)
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
@@ -42,7 +45,12 @@ def _state_of(check: Callable[[], None]) -> str:
         check()
     except Exception as error:  # a probe reports, whatever went wrong
         # A public page: the kind of fault, not addresses or credentials.
-        return "does not answer" if engine_of(error) is not None else str(error)
+        if engine_of(error) is not None:
+            return "does not answer"
+        problem = problem_of(error)
+        if problem is None:
+            log.exception("a check of /readyz fails")
+        return "fails; the operator's log says why" if problem is None else problem.detail
     return OK
 
 
@@ -71,7 +79,9 @@ def _check_gallery() -> None:
 
 def _check_workers() -> None:
     if count_recognition_workers() == 0:
-        raise RuntimeError("no worker of the queue 'recognition' is up")
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE, "no-worker-free", "no worker of the queue 'recognition' is up"
+        )
 
 
 # Each check, and those before it without which it is not tried.

@@ -1,6 +1,5 @@
 """`/api/v1/corrections`: reviewing what people said; and asking about a picture before it is a reference image."""
 
-from http import HTTPStatus
 from typing import Any, ClassVar
 
 import django_filters
@@ -22,7 +21,8 @@ from backend.catalogue.services import read_upload
 from backend.checkout import picture_checks, review
 from backend.checkout.models import Correction, ReviewState
 from backend.checkout.selectors import list_corrections
-from backend.common.problems import Problem, not_found
+from backend.common.caller import refuse_bound_device
+from backend.common.problems import not_found
 from backend.common.serializers import BoxField, RequestSerializer
 from backend.gallery.checks_api import PictureCheckSerializer
 
@@ -94,12 +94,8 @@ def _list_corrections(request: Request) -> QuerySet[Correction]:
     Raises:
         Problem: 403, the device is bound to a product set.
     """
+    refuse_bound_device(request)  # a till may have corrected to a product that it may not see
     device = get_device(request)
-    if device.product_set_id is not None:
-        # A till may have corrected to a product that this device may not see.
-        raise Problem(
-            HTTPStatus.FORBIDDEN, "bound-device", "this key is bound to one product set and reviews nothing"
-        )
     corrections = list_corrections()
     if "operate" not in device.scopes:
         corrections = corrections.filter(recognition__device=device)
@@ -219,6 +215,7 @@ class CheckReferenceImageView(APIView):
         responses={200: PictureCheckSerializer},
     )
     def post(self, request: Request, sku: str) -> Response:
+        refuse_bound_device(request)  # what is found may be another set's
         product = get_product(request, sku)
         given = NewReferenceImageSerializer(data=request.data)
         given.is_valid(raise_exception=True)

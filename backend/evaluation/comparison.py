@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from django.conf import settings
@@ -149,18 +149,32 @@ class Queries:
     n_right: NDArray[np.int64]
 
 
+class FolderQueries(NamedTuple):
+    """Queries of a folder in the folder format.
+
+    Attributes:
+        name: of the folder.
+        pictures: that can be asked.
+        n_refused: rows of its list that name none.
+    """
+
+    name: str
+    pictures: list[Picture]
+    n_refused: int
+
+
 def compare(
     candidate: Generation,
     active: Generation,
     over: Over[Any],
     *,
-    folder: tuple[str, list[Picture]] | None = None,
+    folder: FolderQueries | None = None,
 ) -> Comparison:
     """Ask both generations the same.
 
     Args:
         over: walks over the steps of a stage, and may show how far it is.
-        folder: the name of a folder and its queries; None for the live catalogue, each picture in turn the query and
+        folder: its queries; None for the live catalogue, each picture in turn the query and
             left out, a sample of QUERIES where there are more.
     Raises:
         Problem: 400, there is nothing to ask.
@@ -172,8 +186,9 @@ def compare(
         ids, n_left_out = _live_ids(pair)
         asked = [_live_queries(one, ids, over) for one in pair]
     else:
-        subject = folder[0]
-        asked, n_left_out = _folder_queries(pair, folder[1], over)
+        subject = folder.name
+        asked, n_left_out = _folder_queries(pair, folder.pictures, over)
+        n_left_out += folder.n_refused
     found, seconds = _search_in_turns(pair, asked, over)
     sides = [_score(*one) for one in zip(pair, asked, found, seconds, strict=True)]
     products = asked[0].products
@@ -206,11 +221,12 @@ def compare_and_keep(candidate: Generation, active: Generation, over: Over[Any],
 
 
 def get_comparison(candidate: Generation, active: Generation | None) -> Comparison | None:
-    """The last one with what is active now; None where there is none."""
+    """The last one with what is active now, by the strategy that tills are answered by; None where there is none."""
     if active is None or not candidate.evaluation:
         return None
     comparison = Comparison.from_dict(candidate.evaluation)
-    return comparison if comparison.active.generation == active.pk else None
+    fits = comparison.active.generation == active.pk and comparison.strategy == settings.SEARCH_STRATEGY
+    return comparison if fits else None
 
 
 def refuse_drop(comparison: Comparison, limit: float = DROP_LIMIT) -> None:

@@ -22,10 +22,11 @@ def switch_generation(
 
     Args:
         limit: points (of 100) by which recall@1 or mAP may fall.
-        force: in spite of a drop, or without a comparison.
+        force: in spite of a drop or of pictures that it lacks, or without a comparison.
         reason: for the audit log; wanted with `force`.
     Raises:
-        Problem: 400, forced without a reason; 409, it falls by more, was not compared, or cannot be switched to.
+        Problem: 400, forced without a reason; 409, it falls by more, was not compared, lacks pictures, or cannot be
+            switched to.
     """
     if force and not reason.strip():
         raise Problem(
@@ -34,6 +35,8 @@ def switch_generation(
     active = get_active_generation()
     generations.refuse_switch(candidate, active)  # before the workers load it for nothing
     try:
+        if active is not None:
+            generations.refuse_lacking(candidate, active)
         comparison = get_comparison(candidate, active)
         if comparison is None:
             raise Problem(

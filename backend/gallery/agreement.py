@@ -7,7 +7,7 @@ enrolment does it, under its lease.
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -108,16 +108,19 @@ class _Seen:
         return None if right else Drift.STALE
 
 
-def find_drift(generation: Generation, *, mend: bool = False) -> Agreement:
+def find_drift(
+    generation: Generation, *, mend: bool = False, each: Callable[[], None] = lambda: None
+) -> Agreement:
     """Compare both stores, in both directions.
 
     Args:
         mend: also write into the ledger what is to be done; enrolment does it.
+        each: called after each picture that was compared; what it raises ends the comparison.
     Raises:
         GalleryUnavailable: Milvus does not answer.
     """
     found = Agreement()
-    differing = (pk for pk, seen in _side_by_side(generation, found) if seen.drift() is not None)
+    differing = (pk for pk, seen in _side_by_side(generation, found, each) if seen.drift() is not None)
     while some := list(islice(differing, LOOKED_AT_AGAIN_TOGETHER)):
         ids_of: dict[Drift, list[int]] = {drift: [] for drift in Drift}
         for pk, seen in _look_again(generation, some):
@@ -131,7 +134,9 @@ def find_drift(generation: Generation, *, mend: bool = False) -> Agreement:
     return found
 
 
-def _side_by_side(generation: Generation, found: Agreement) -> Iterator[tuple[int, _Seen]]:
+def _side_by_side(
+    generation: Generation, found: Agreement, each: Callable[[], None]
+) -> Iterator[tuple[int, _Seen]]:
     """Each picture id that any store knows, ascending; counts into `found` on the way."""
     gallery = get_gallery(generation)
     streams = [
@@ -146,6 +151,7 @@ def _side_by_side(generation: Generation, found: Agreement) -> Iterator[tuple[in
         found.n_pictures += "picture" in values
         found.n_entries["float"] += "float_entry" in values
         found.n_entries["hash"] += "hash_entry" in values
+        each()
         yield pk, _Seen(**values)
 
 

@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from backend.catalogue.api import get_reference_image
+from backend.common.caller import refuse_bound_device
 from backend.common.serializers import BoxField
 from backend.gallery.checks import FINDINGS, check_embedded
 from backend.gallery.selectors import get_active_generation
@@ -77,6 +78,7 @@ class FindingsView(APIView):
 
     @extend_schema(operation_id="get_findings", responses=FindingsSerializer)
     def get(self, request: Request, sku: str, image_id: int) -> Response:
+        refuse_bound_device(request)  # what is found may be another set's
         image = get_reference_image(request, sku, image_id)
         generation = get_active_generation()
         findings = None if generation is None else check_embedded(generation, image)

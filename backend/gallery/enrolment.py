@@ -130,8 +130,12 @@ def enrol(
                         rows = _claim(generation, EmbeddingState.PENDING, reference_image_ids, size)
                         if not rows:
                             break
-                        models = models or Models(generation)
-                        waiting.append(_begin(generation, rows, models, pool))
+                        try:
+                            models = models or Models(generation)
+                            waiting.append(_begin(generation, rows, models, pool))
+                        except BaseException:  # no picture's fault, so it is no attempt
+                            _rows(rows).update(lease_until=None, attempts=_NOT_COUNTED)
+                            raise
                     if not waiting:
                         return over
                     assert models is not None

@@ -32,6 +32,8 @@ from backend.gallery.selectors import get_active_detector, get_active_generation
 from recognition.gallery import IndexSettings
 from recognition.model_card import ModelCard
 
+# Of pictures that a generation lacks, in a refusal.
+LACKING_NAMED = 5
 RETIRABLE = (*SWITCHABLE_STATES, GenerationState.FAILED)
 ROWS_FREED_AT_ONCE = 10_000
 
@@ -229,6 +231,27 @@ def refuse_switch(generation: Generation, active: Generation | None) -> None:
             "generation-behind",
             f"{generation} has {n_behind:,} pictures still to embed that {active} has embedded; the bulk worker"
             " is at it, try again in a moment",
+        )
+
+
+def refuse_lacking(generation: Generation, active: Generation) -> None:
+    """See that nothing would be lost: each picture that the active generation has embedded, the other has too.
+
+    Raises:
+        Problem: 409, pictures failed there, or are not even planned.
+    """
+    own = generation.embeddings.filter(state=EmbeddingState.EMBEDDED).values("reference_image_id")
+    lacking = active.embeddings.filter(state=EmbeddingState.EMBEDDED).exclude(reference_image_id__in=own)
+    if n_lacking := lacking.count():
+        named = ", ".join(
+            str(pk) for pk in lacking.values_list("reference_image_id", flat=True)[:LACKING_NAMED]
+        )
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "pictures-lacking",
+            f"{generation} could not embed {n_lacking:,} pictures that {active} answers with: reference images {named}"
+            f"{' and more' if n_lacking > LACKING_NAMED else ''}. Its job says why; mend them and retry it, or force"
+            " the switch with a reason",
         )
 
 

@@ -33,7 +33,7 @@ REEMBED_KIND = "reembed"
 TURN_SECONDS = 10.0
 # Until rows that somebody else holds may be free, an index is built, or Milvus is back.
 WAIT_SECONDS = 3.0
-# For steps that tell nothing on the way: flushing and fitting grow with the gallery.
+# For a step that tells nothing on the way: flushing grows with the gallery.
 LONG_LEASE = 15 * LEASE
 # What was mended is compared again; more often something is wrong that mending does not cure.
 MENDED_AT_MOST = 3
@@ -196,16 +196,18 @@ def _verify(generation: Generation, progress: Progress) -> None:
         progress.save()
         raise GoOnLater(WAIT_SECONDS)
     job.result["stage"] = "verifying: ledger and Milvus are compared"
-    progress.save(lease=LONG_LEASE)
+    progress.save()
     _see_that_stores_agree(generation, progress)
     for strategy in STRATEGIES:
         gallery.probe(thresholds.search_settings(strategy))
     if generation.state == GenerationState.VERIFYING:
         job.result["stage"] = "verifying: thresholds are fitted"
-        progress.save(lease=LONG_LEASE)
+        progress.save()
         _see_that_any_was_embedded(generation)
         if thresholds.needs_fit(generation, settings.SEARCH_STRATEGY):
-            thresholds.fit_thresholds(generation, settings.SEARCH_STRATEGY, automatic=True)
+            thresholds.fit_thresholds(
+                generation, settings.SEARCH_STRATEGY, automatic=True, each=progress.save_if_due
+            )
         progress.save()
         generations.make_ready(generation)
 
@@ -217,7 +219,7 @@ def _see_that_stores_agree(generation: Generation, progress: Progress) -> None:
         GoOnLater: something was mended.
         Problem: 409, mending does not help.
     """
-    found = agreement.find_drift(generation, mend=True)
+    found = agreement.find_drift(generation, mend=True, each=progress.save_if_due)
     progress.job.result["entries"] = found.n_entries["float"]
     if not found.n_drift:
         return

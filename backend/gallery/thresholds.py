@@ -3,6 +3,7 @@ an answer is. Fitting itself is recognition's (`recognition.calibration`); here 
 not use, and is stored with what was found out by cross-validation.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, cast
@@ -108,17 +109,19 @@ def fit_thresholds(
     automatic: bool = False,
     false_accepts: float = FALSE_ACCEPTS,
     unknown_share: float = UNKNOWN_SHARE,
+    each: Callable[[], None] = lambda: None,
 ) -> ThresholdSet:
     """Fit a new threshold set of a generation and strategy to the live catalogue, leaving one picture out at a time.
 
     Args:
         automatic, false_accepts, unknown_share: as of Wanted.
+        each: as of leave_each_out.
     Raises:
         Problem: 400, the queries are too few for the rate.
         GalleryUnavailable: Milvus does not answer.
     """
     wanted = Wanted(false_accepts, unknown_share, automatic)
-    trial = leave_each_out(generation, search_settings(strategy))
+    trial = leave_each_out(generation, search_settings(strategy), each=each)
     return store_fit(generation, strategy, trial, wanted, method="leave one out", queries="live catalogue")
 
 

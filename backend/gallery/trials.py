@@ -4,7 +4,7 @@ The queries are the gallery's own pictures, each left out in turn, or pictures t
 searched as the service searches: same strategy and settings, products that are not active left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,9 +80,13 @@ def get_holding(generation: Generation) -> Holding:
     return Holding(product_of, n_pictures, embedded.count())
 
 
-def leave_each_out(generation: Generation, how: SearchSettings) -> Trial:
+def leave_each_out(
+    generation: Generation, how: SearchSettings, *, each: Callable[[], None] = lambda: None
+) -> Trial:
     """Each embedded picture of an active product as the query, itself left out; of more than SAMPLE a random sample.
 
+    Args:
+        each: called after each search; what it raises ends the trial.
     Raises:
         GalleryUnavailable: Milvus does not answer.
     """
@@ -101,6 +105,7 @@ def leave_each_out(generation: Generation, how: SearchSettings) -> Trial:
         own = [{entry.reference_image_id} for entry in entries]
         found += _search(generation, how, holding, embeddings_of(entries), own)
         products += [holding.product_of[entry.reference_image_id] for entry in entries]
+        each()
     product = np.array(products, np.int64)
     known = np.array([holding.n_pictures[one] > 1 for one in products], np.bool_)
     return holding.trial(_gather(found, product, known, np.zeros(len(product), np.bool_)))

@@ -24,6 +24,7 @@ from django.utils import timezone
 from backend.common.audit import acting
 from backend.common.problems import Problem, engine_of, problem_of
 from backend.jobs.models import FINISHED, SUBJECT_LENGTH, UNFINISHED, Job, JobState
+from recognition.errors import GalleryMismatch, ModelRefused
 
 LEASE = timedelta(seconds=60)
 SAVE_EVERY_SECONDS = 1.0
@@ -65,6 +66,15 @@ class Progress:
     def is_due(self) -> bool:
         """Whether a second has gone since the last `save`."""
         return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
+
+    def save_if_due(self) -> None:
+        """Within a long step, to keep the lease and hear of a cancel.
+
+        Raises:
+            JobStopped: as `save`.
+        """
+        if self.is_due:
+            self.save()
 
     def over(self, steps: Sequence[Step]) -> Iterator[Step]:
         """Walk over the steps that are left, counting each when the caller comes back for the next."""
@@ -284,7 +294,9 @@ def run_job(job_id: str, turn: int | None = None) -> None:
             log.warning("job waits for an engine", job=job_id, reason=str(error))
             raise  # the lease runs out and the sweep takes the job up again
         log.exception("job failed", job=job_id)
-        problem = problem_of(error)
+        # An operator reads this: what a caller is only told to ask the operator for stands here in full.
+        told = isinstance(error, GalleryMismatch | ModelRefused)
+        problem = None if told else problem_of(error)
         reason = f"{type(error).__name__}: {error}" if problem is None else problem.detail
         job.failures.append({"reason": reason})
         _finish(job, JobState.FAILED)

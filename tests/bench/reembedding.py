@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def measure_reembedding(service: LiveService, folder: Path, n_pictures: int) -> 
         "import_catalogue", str(write_catalogue(folder, n_pictures)), timeout=IMPORTED_WITHIN_SECONDS
     )
     imported.check_returncode()
-    _wait(lambda: "wait to be embedded" not in service.manage("reconcile_gallery").stdout)
+    _wait(lambda: _is_embedded(service))
     embedder = _install_again(service, folder)
     jobs, alone, calm, busy = [], [], [], []
     for _ in range(ROUNDS):
@@ -80,7 +81,7 @@ def measure_reembedding(service: LiveService, folder: Path, n_pictures: int) -> 
         jobs.append(_Job(service, embedder).rate())
         calm += [_recognise(service) for _ in range(100)]
         job = _Job(service, embedder)
-        while not job.is_over():
+        while not job.is_ready():
             busy.append(_recognise(service))
         job.retire()
     return {
@@ -118,21 +119,29 @@ class _Job:
         done: int = self._ask("GET", f"/{self.generation}")["pictures"]["embedded"]
         return done
 
-    def is_over(self) -> bool:
-        """It has all pictures, and was verified."""
-        return bool(self._ask("GET", f"/{self.generation}")["state"] == "ready")
+    def is_ready(self) -> bool:
+        """It has all pictures, and was verified.
+
+        Raises:
+            RuntimeError: it never will be.
+        """
+        told = self._ask("GET", f"/{self.generation}")
+        if told["state"] in ("failed", "cancelled") or told["pictures"]["failed"]:
+            raise RuntimeError(
+                f"found a generation that is {told['state']}: {told['failure']}, {told['pictures']}"
+            )
+        return bool(told["state"] == "ready")
 
     def rate(self) -> float:
         """Pictures a second from its first batch to its last."""
         _wait(lambda: self.n_embedded() > 0)
-        started, before, last = time.monotonic(), self.n_embedded(), 0.0
+        started, before = time.monotonic(), self.n_embedded()
         wanted = sum(self._ask("GET", f"/{self.generation}")["pictures"].values())
-        while (done := self.n_embedded()) < wanted:
-            time.sleep(0.2)
-        last = time.monotonic()
-        _wait(self.is_over)
+        _wait(lambda: self.is_ready() or self.n_embedded() == wanted, every=0.2)
+        seconds = time.monotonic() - started
+        _wait(self.is_ready)
         self.retire()
-        return (done - before) / (last - started)
+        return (wanted - before) / seconds
 
     def retire(self) -> None:
         """Free what it holds."""
@@ -158,12 +167,19 @@ def _p95(values: list[float]) -> float:
     return sorted(values)[int(0.95 * (len(values) - 1))]
 
 
-def _wait(holds: Any) -> None:
+def _is_embedded(service: LiveService) -> bool:
+    said = service.manage("reconcile_gallery").stdout
+    if not said:
+        raise RuntimeError("reconcile_gallery said nothing")
+    return "wait to be embedded" not in said
+
+
+def _wait(holds: Callable[[], bool], *, every: float = 0.5) -> None:
     deadline = time.monotonic() + IMPORTED_WITHIN_SECONDS
     while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {IMPORTED_WITHIN_SECONDS} s")
-        time.sleep(0.5)
+        time.sleep(every)
 
 
 def _install_again(service: LiveService, folder: Path) -> str:

@@ -60,5 +60,7 @@ def test_each_picture_is_judged_by_the_detector_that_did_not_see_it(
     trained = [path.stat().st_mtime_ns for path in (tmp_path / "out").glob("fold-*/model/model.onnx")]
     assert main(command) == 0  # nothing is trained again
     assert trained == [path.stat().st_mtime_ns for path in (tmp_path / "out").glob("fold-*/model/model.onnx")]
+    assert main([*command, "--folds", "4"]) == 1
+    assert "was begun with other settings, photos or folds" in capsys.readouterr().err
     assert main([*command, "--set", "strangers"]) == 1
     assert "found no set ['strangers']" in capsys.readouterr().err

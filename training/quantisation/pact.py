@@ -24,7 +24,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from training.models.embedder import HEAD_PREFIXES
-from training.models.layers import fuse_branches
+from training.models.layers import DepthwiseConv2d, fuse_branches
 from training.quantisation.qdq import LARGEST_SIGNED, LEAST_SCALE, Range, quantisable_layers, with_int8_layers
 
 # Share of the moving mean that a step keeps (`moving_rate`).
@@ -159,7 +159,7 @@ def with_pact(network: Network) -> Network:
         for name, child in list(parent.named_children()):
             if f"{place}.{name}.".lstrip(".").startswith(HEAD_PREFIXES):
                 continue
-            if type(child) is nn.Conv2d:
+            if type(child) in (nn.Conv2d, DepthwiseConv2d):
                 setattr(parent, name, PactConv2d(child))
             elif type(child) is nn.Linear:
                 setattr(parent, name, PactLinear(child))

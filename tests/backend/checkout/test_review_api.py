@@ -7,7 +7,8 @@ from django.core.files.base import ContentFile
 from rest_framework.test import APIClient
 
 from backend.access.models import Device
-from backend.catalogue.models import ProductSet
+from backend.catalogue.models import Product, ProductSet
+from backend.catalogue.services import add_reference_image
 from backend.checkout.models import Correction, Recognition, RecognitionState
 from backend.checkout.services import correct
 from tests.backend.factories import make_device, make_picture, make_product
@@ -62,6 +63,12 @@ def test_a_key_reviews_corrections_of_its_own_recognitions_and_with_operate_all(
         "kiosk", "catalogue", "operate", product_set_id=ProductSet.objects.create(slug="k", name="K").pk
     )
     assert bound.get("/api/v1/corrections").json()["code"] == "bound-device"
+    # What a check names may be another set's.
+    cola = Product.objects.get()
+    ProductSet.objects.get().products.add(cola)
+    image = add_reference_image(product=cola, data=make_picture())
+    for ask, path in ((bound.post, "check"), (bound.get, f"{image.pk}/findings")):
+        assert ask(f"/api/v1/products/COLA/reference-images/{path}").json()["code"] == "bound-device"
 
 
 def test_a_correction_is_listed_with_what_a_reviewer_needs(device):

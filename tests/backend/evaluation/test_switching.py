@@ -177,6 +177,22 @@ def test_what_was_compared_with_another_counts_no_more(active, ready):
         switch_generation(active)
 
 
+def test_what_was_compared_under_another_strategy_counts_no_more(active, ready, settings):
+    compare()
+    settings.SEARCH_STRATEGY = "hash"
+    assert get_comparison(candidate(), active) is None
+
+
+def test_pictures_that_it_could_not_embed_are_told_and_only_a_reason_goes_past_them(active, ready):
+    compare()
+    row = ready.embeddings.first()
+    ready.embeddings.filter(pk=row.pk).update(state=EmbeddingState.FAILED)
+    with pytest.raises(Problem, match=f"could not embed 1 pictures .* {row.reference_image_id}") as refused:
+        switch_generation(candidate())
+    assert refused.value.code == "pictures-lacking"
+    assert switch_generation(candidate(), force=True, reason="it is blank").state == GenerationState.ACTIVE
+
+
 def test_one_that_lacks_what_the_active_one_has_waits(active, ready):
     compare()
     ready.embeddings.filter(pk=ready.embeddings.first().pk).update(state=EmbeddingState.PENDING)

@@ -15,7 +15,7 @@ from backend.gallery.loading import get_embedder, get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation
 from backend.gallery.selectors import count_ledger
 from recognition import images
-from recognition.errors import GalleryUnavailable
+from recognition.errors import GalleryUnavailable, ModelRefused
 from tests.backend.factories import make_device, make_picture, make_product
 
 
@@ -171,6 +171,21 @@ def test_milvus_away_costs_no_attempt_and_loses_nothing(generation, monkeypatch)
     with monkeypatch.context() as away:
         away.setattr(get_gallery(generation), "upsert", fail)
         with pytest.raises(GalleryUnavailable):
+            enrol(generation)
+    assert (row_of(image).state, row_of(image).attempts, row_of(image).lease_until) == ("pending", 0, None)
+    enrol(generation)
+    assert row_of(image).state == EmbeddingState.EMBEDDED
+
+
+def test_a_model_that_cannot_be_loaded_costs_no_attempt_and_holds_nothing(generation, monkeypatch):
+    image = add()
+
+    def fail(_):
+        raise ModelRefused("no folder")
+
+    with monkeypatch.context() as away:
+        away.setattr(enrolment, "Models", fail)
+        with pytest.raises(ModelRefused):
             enrol(generation)
     assert (row_of(image).state, row_of(image).attempts, row_of(image).lease_until) == ("pending", 0, None)
     enrol(generation)

@@ -22,6 +22,7 @@ from backend.jobs.services import (
     run_job,
     start_job,
 )
+from recognition.errors import ModelRefused
 
 pytestmark = pytest.mark.django_db
 STEPS = list("abcdef")
@@ -125,6 +126,19 @@ def test_a_mistake_of_ours_fails_the_job_and_says_why(walked):
     job.refresh_from_db()
     assert job.state == JobState.FAILED
     assert job.failures[-1]["reason"] == "ZeroDivisionError: oh"
+
+
+def test_the_operator_reads_in_full_what_does_not_fit(walked):
+    _, at = walked
+
+    def misfit(job, progress):
+        raise ModelRefused("found no model.onnx in /models/toy, wanted one")
+
+    at["b"] = misfit
+    job = start_job(kind="walk", asked_by="a test")
+    run_job(str(job.pk))
+    job.refresh_from_db()
+    assert job.failures[-1]["reason"] == "ModelRefused: found no model.onnx in /models/toy, wanted one"
 
 
 def test_retry_starts_from_the_beginning(walked):

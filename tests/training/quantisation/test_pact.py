@@ -91,7 +91,9 @@ def test_branches_are_fused_and_all_layers_but_the_heads_are_exchanged() -> None
     network = EmbedderModel(plain.backbone, plain.neck, FCHead(plain.dimension, n_classes=3))
     learning = with_pact(network)
     kinds = [type(one) for one in learning.modules()]
-    assert nn.Conv2d not in kinds
+    assert not [
+        one for one in learning.modules() if isinstance(one, nn.Conv2d) and type(one) is not PactConv2d
+    ]
     assert kinds.count(nn.Linear) == 1, "the head's"
     assert PactConv2d in kinds
     assert PactLinear in kinds

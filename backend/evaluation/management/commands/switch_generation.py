@@ -13,8 +13,9 @@ from backend.checkout.shadow_report import describe_summary, summarise_shadow
 from backend.common.audit import acting
 from backend.common.commands import refusals_shown
 from backend.common.problems import Problem
-from backend.evaluation.comparison import DROP_LIMIT, Comparison, ProductChange
+from backend.evaluation.comparison import DROP_LIMIT, Comparison, FolderQueries, ProductChange
 from backend.evaluation.pictures import Refusal, list_folder_pictures
+from backend.evaluation.progress import name_refused
 from backend.evaluation.switching import compare_with_active, roll_back, switch_generation
 from backend.gallery.selectors import get_generation, get_shadow
 
@@ -67,7 +68,8 @@ class Command(BaseCommand):
         if options["folder"] is not None:
             refused: list[Refusal] = []
             pictures = list_folder_pictures(options["folder"], options["query"], refused)
-            how["folder"] = (options["folder"].resolve().name, pictures)
+            name_refused(refused, self.stderr)
+            how["folder"] = FolderQueries(options["folder"].resolve().name, pictures, len(refused))
         try:
             show(compare_with_active(generation, _over, **how), console)
             shadow = get_shadow(generation)
