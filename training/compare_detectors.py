@@ -62,6 +62,7 @@ class Judgement:
         recall: share of the products that a find overlaps by an IoU of 0.5, at the card's threshold.
         precision: share of the finds that lie on a product and are the first there, at the card's threshold.
         doubled: finds beyond the first on a product, a hundred products, at the card's threshold.
+        best_threshold: the score from which on finds would have the highest F1, 0..1; 0 where nothing is found.
         products: true boxes.
     """
 
@@ -70,6 +71,7 @@ class Judgement:
     recall: float
     precision: float
     doubled: float
+    best_threshold: float
     products: int
 
 
@@ -92,6 +94,7 @@ def judge_each(folders: Sequence[ModelFolder], scenes: Scenes) -> Judgement:
     """
     detectors: dict[Path, MainBodyDetector] = {}
     found, on_products, n_overlapped, n_finds, n_first, n_products = [], 0, 0, 0, 0, 0
+    firsts: list[tuple[NDArray[np.float32], NDArray[np.bool_]]] = []
     name = folders[0].card.name
     for number in watched(range(len(scenes)), name, len(scenes), WORTH_A_BAR):
         folder = folders[number]
@@ -102,6 +105,7 @@ def judge_each(folders: Sequence[ModelFolder], scenes: Scenes) -> Judgement:
         finds = _detect(detectors[folder.model_path], scenes.read(number))
         found.append(Found(finds.boxes, finds.scores, np.zeros(len(finds), np.int64)))
         truth = scenes.truth(number).boxes
+        firsts.append((finds.scores, first_on(finds.boxes, truth)))
         at_the_till = finds.boxes[finds.scores >= served.score_threshold][: served.maximum_items]
         on = lies_on(at_the_till, truth)
         n_finds += len(on)
@@ -117,6 +121,11 @@ def judge_each(folders: Sequence[ModelFolder], scenes: Scenes) -> Judgement:
         recall=n_overlapped / max(1, n_products),
         precision=n_first / max(1, n_finds),
         doubled=100 * (on_products - n_first) / max(1, n_products),
+        best_threshold=best_threshold(
+            np.concatenate([scores for scores, _ in firsts]),
+            np.concatenate([first for _, first in firsts]),
+            n_products,
+        ),
         products=n_products,
     )
 
@@ -136,6 +145,36 @@ def _open_for_judging(folder: ModelFolder) -> MainBodyDetector:
 def _detect(detector: MainBodyDetector, picture: NDArray[np.uint8]) -> Detections:
     height, width = picture.shape[:2]
     return detector.detect(DecodedImage(picture, width, height, "PNG"))
+
+
+def first_on(finds: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which finds, the best scores first, are the first on a product.
+
+    Args:
+        finds: (N, 4).
+        truth: (G, 4).
+    Returns:
+        (N,).
+    """
+    on = lies_on(finds, truth)
+    first = np.zeros(len(on), np.bool_)
+    first[np.unique(on, return_index=True)[1]] = True
+    return first & (on >= 0)
+
+
+def best_threshold(scores: NDArray[np.float32], right: NDArray[np.bool_], n_products: int) -> float:
+    """The score from which on finds have the highest F1: the harmonic mean of precision and recall.
+
+    Args:
+        scores: (N,).
+        right: (N,), which finds are the first on a product.
+        n_products: to be found.
+    """
+    if not len(scores):
+        return 0.0
+    order = np.argsort(-scores, kind="stable")
+    f1 = 2 * np.cumsum(right[order]) / (np.arange(1, len(order) + 1) + n_products)
+    return float(scores[order][f1.argmax()])
 
 
 def lies_on(finds: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -181,7 +220,9 @@ def read_sets(path: Path) -> dict[str, Scenes]:
 
 def table_of(found: Mapping[str, Mapping[str, Judgement]]) -> Printed:
     """A row for each set and model."""
-    table = Printed("scenes", "products", "model", "AP50", "AP", "recall", "precision", "doubled a hundred")
+    table = Printed(
+        "scenes", "products", "model", "AP50", "AP", "recall", "precision", "doubled a hundred", "best from"
+    )
     for name in next(iter(found.values())):
         for model, judgements in found.items():
             one = judgements[name]
@@ -191,6 +232,7 @@ def table_of(found: Mapping[str, Mapping[str, Judgement]]) -> Printed:
                 model,
                 *(f"{share:.3f}" for share in (one.ap50, one.ap, one.recall, one.precision)),
                 f"{one.doubled:.1f}",
+                f"{one.best_threshold:.2f}",
             )
     return table
 

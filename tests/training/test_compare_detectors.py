@@ -71,6 +71,8 @@ def test_judgement_by_hand(tmp_path: Path) -> None:
     assert found.recall == 0.5
     assert found.precision == pytest.approx(1 / 3)
     assert found.doubled == 50  # one in each picture, of two products
+    # F1 from 0.9 on: 2 * 2 / (2 + 4) in both pictures together; further finds are wrong, and the last no gain.
+    assert found.best_threshold == pytest.approx(0.9)
     # Ranked by score: right, wrong, wrong, right. COCO samples precision at 101 recalls: 1 up to 0.5, then 0.5.
     assert found.ap50 == pytest.approx((51 * 1 + 50 * 0.5) / 101, abs=1e-6)
     assert found.ap == pytest.approx(found.ap50, abs=1e-6)  # boxes are exact, so at every overlap

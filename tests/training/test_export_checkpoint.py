@@ -148,11 +148,22 @@ def test_raw_pixels_go_into_a_graph_that_normalises(tmp_path: Path) -> None:
     assert cosines(open_embedder(folder, SETTINGS).embed(pictures(3)).vectors, wanted).min() > 0.9999
 
 
+def test_an_embedder_has_no_score_threshold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(tmp_path / "best.pt", EMBEDDER)
+    command = ["--checkpoint", str(tmp_path / "best.pt"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--score-threshold", "0.45"]) == 1
+    assert "found an embedder and a score threshold" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_detectors_checkpoint_gives_decoded_boxes(tmp_path: Path) -> None:
     written(tmp_path / "best.pt", DETECTOR)
-    assert main(["--checkpoint", str(tmp_path / "best.pt"), "--out", str(tmp_path / "out")]) == 0
+    command = ["--checkpoint", str(tmp_path / "best.pt"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--score-threshold", "0.45"]) == 0
     folder = load_model_folder(tmp_path / "out")
     assert folder.card.outputs == DecodedOutputs("decoded", "boxes", "scores")
+    assert folder.card.detection is not None
+    assert folder.card.detection.score_threshold == 0.45
     picture = pictures(1)[0]
     open_detector(folder, SETTINGS).detect(DecodedImage(picture, 64, 64, "PNG"))
 

@@ -10,6 +10,7 @@ OpenVINO and ONNX Runtime's own provider give what PyTorch gives on the same pic
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from recognition.errors import RecognitionError
@@ -23,7 +24,13 @@ from training.networks import VERSION
 
 
 def export(
-    path: Path, out: Path, *, raw_pixels: bool = False, version: str = VERSION, licence: str = "not stated"
+    path: Path,
+    out: Path,
+    *,
+    raw_pixels: bool = False,
+    version: str = VERSION,
+    licence: str = "not stated",
+    score_threshold: float | None = None,
 ) -> ModelCard:
     """Make the model folder of a checkpoint.
 
@@ -33,8 +40,10 @@ def export(
         raw_pixels: put the normalisation into the graph, which then takes pixels of 0..255.
         version: of the model.
         licence: of the weights.
+        score_threshold: of a detector: from which score on a find is answered.
     Raises:
         CheckpointRefused, ConfigRefused: the file is no checkpoint of ours, or one that learned to be int8.
+        ValueError: an embedder has no score threshold.
         ExportRefused: `out` exists, or the file does not do what its PyTorch form does; nothing is written.
         ModelRefused: the file does not run as its card says.
     """
@@ -53,6 +62,10 @@ def export(
     graph, card = graph_and_card(path, version=version, licence=licence, command=command)
     if raw_pixels:
         graph, card = takes_raw_pixels(graph, card)
+    if score_threshold is not None:
+        if card.detection is None:
+            raise ValueError(f"found an {card.task} and a score threshold, which only a detector has.")
+        card = replace(card, detection=replace(card.detection, score_threshold=score_threshold))
     return export_folder(graph, card, proof_pictures(), out)
 
 
@@ -68,6 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", default=VERSION, help="of the model, for its card (%(default)s)")
     parser.add_argument("--licence", default="not stated", help="of the weights, for the card")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        help="of a detector: from which score on a find is answered (compare_detectors names the best)",
+    )
     given = parser.parse_args(arguments)
     try:
         card = export(
@@ -76,8 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raw_pixels=given.raw_pixels,
             version=given.version,
             licence=given.licence,
+            score_threshold=given.score_threshold,
         )
-    except (CheckpointRefused, ConfigRefused, ExportRefused, RecognitionError) as refused:
+    except (CheckpointRefused, ConfigRefused, ExportRefused, RecognitionError, ValueError) as refused:
         print(f"refused: {refused}", file=sys.stderr)
         return 1
     print(f"{given.out}: {card.name} {card.version}, {card.accuracy}")
