@@ -105,12 +105,15 @@ def judge_each(folders: Sequence[ModelFolder], scenes: Scenes) -> Judgement:
         finds = _detect(detectors[folder.model_path], scenes.read(number))
         found.append(Found(finds.boxes, finds.scores, np.zeros(len(finds), np.int64)))
         truth = scenes.truth(number).boxes
-        firsts.append((finds.scores, first_on(finds.boxes, truth)))
-        at_the_till = finds.boxes[finds.scores >= served.score_threshold][: served.maximum_items]
-        on = lies_on(at_the_till, truth)
-        n_finds += len(on)
-        on_products += int((on >= 0).sum())
-        n_first += len(np.unique(on[on >= 0]))
+        on = lies_on(finds.boxes, truth)
+        first = first_on(on)
+        firsts.append((finds.scores, first))
+        # The best scores come first, so what a till sees is a beginning of it.
+        n_served = min(int((finds.scores >= served.score_threshold).sum()), served.maximum_items)
+        at_the_till = finds.boxes[:n_served]
+        n_finds += n_served
+        on_products += int((on[:n_served] >= 0).sum())
+        n_first += int(first[:n_served].sum())
         n_products += len(truth)
         if len(truth) and len(at_the_till):
             n_overlapped += int((pairwise_iou(at_the_till, truth).max(axis=0) >= ON_IOU).sum())
@@ -147,16 +150,14 @@ def _detect(detector: MainBodyDetector, picture: NDArray[np.uint8]) -> Detection
     return detector.detect(DecodedImage(picture, width, height, "PNG"))
 
 
-def first_on(finds: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which finds, the best scores first, are the first on a product.
+def first_on(on: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which finds are the first on a product.
 
     Args:
-        finds: (N, 4).
-        truth: (G, 4).
+        on: (N,), the product of each, as `lies_on` gives it, the best scores first.
     Returns:
         (N,).
     """
-    on = lies_on(finds, truth)
     first = np.zeros(len(on), np.bool_)
     first[np.unique(on, return_index=True)[1]] = True
     return first & (on >= 0)
@@ -218,7 +219,18 @@ def read_sets(path: Path) -> dict[str, Scenes]:
         return {source.name: evaluation_scenes(source, process) for source in sources}
 
 
-def table_of(found: Mapping[str, Mapping[str, Judgement]]) -> Printed:
+def show(found: Mapping[str, Mapping[str, Judgement]], path: Path | None) -> None:
+    """Print a table, and write the figures by model and set into a JSON file, if one is named."""
+    Console().print(_table_of(found))
+    if path is not None:
+        plain = {
+            model: {name: asdict(one) for name, one in judgements.items()}
+            for model, judgements in found.items()
+        }
+        path.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+
+
+def _table_of(found: Mapping[str, Mapping[str, Judgement]]) -> Printed:
     """A row for each set and model."""
     table = Printed(
         "scenes", "products", "model", "AP50", "AP", "recall", "precision", "doubled a hundred", "best from"
@@ -235,13 +247,6 @@ def table_of(found: Mapping[str, Mapping[str, Judgement]]) -> Printed:
                 f"{one.best_threshold:.2f}",
             )
     return table
-
-
-def plain(found: Mapping[str, Mapping[str, Judgement]]) -> dict[str, dict[str, dict[str, float]]]:
-    """The figures for JSON, by model and set."""
-    return {
-        model: {name: asdict(one) for name, one in judgements.items()} for model, judgements in found.items()
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -265,9 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadData, ConfigRefused, OSError, RecognitionError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    Console().print(table_of(found))
-    if given.json is not None:
-        given.json.write_text(json.dumps(plain(found), indent=2) + "\n", encoding="utf-8")
+    show(found, given.json)
     return 0
 
 

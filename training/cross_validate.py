@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from recognition.model_card import ModelFolder, load_model_folder
 from training.checkpoint import LATEST_FILE
-from training.compare_detectors import Judgement, judge, judge_each, plain, table_of
+from training.compare_detectors import Judgement, judge, judge_each, show
 from training.config import ConfigRefused, read_settings, settings_to_dict
 from training.data.coco import read_coco
 from training.distributed import started
@@ -177,9 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (*REFUSALS, ExportRefused) as error:
         print(error, file=sys.stderr)
         return 1
-    Console().print(table_of(found))
-    if given.json is not None:
-        given.json.write_text(json.dumps(plain(found), indent=2) + "\n", encoding="utf-8")
+    show(found, given.json)
     return 0
 
 

@@ -130,12 +130,9 @@ def enrol(
                         rows = _claim(generation, EmbeddingState.PENDING, reference_image_ids, size)
                         if not rows:
                             break
-                        try:
-                            models = models or Models(generation)
-                            waiting.append(_begin(generation, rows, models, pool))
-                        except BaseException:  # no picture's fault, so it is no attempt
-                            _rows(rows).update(lease_until=None, attempts=_NOT_COUNTED)
-                            raise
+                        waiting.append(Batch(rows, []))  # given back from here on, whatever fails
+                        models = models or Models(generation)
+                        waiting[-1] = _begin(generation, rows, models, pool)
                     if not waiting:
                         return over
                     assert models is not None
