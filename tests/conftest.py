@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.live import LiveService, start_live_service
+from tests.live import LiveService, shipped_embedder, start_live_service
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # On a busy machine a draw takes as long as it takes: time says nothing of what is tested.
@@ -88,8 +88,7 @@ def demo_catalogue() -> Path:
 @pytest.fixture(scope="session")
 def embedder_folder() -> Path:
     """The shipped embedder's model folder."""
-    folders = sorted((REPOSITORY / "fixtures" / "models").glob("*/card.json"))
-    return next(card.parent for card in folders if '"embedder"' in card.read_text())
+    return shipped_embedder()
 
 
 @pytest.fixture(scope="session")

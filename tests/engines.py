@@ -7,7 +7,6 @@ by pytest-django, and its own space of the broker.
 """
 
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from backend.engines import embedded
+from tests.live import broker_space
 
 KEPT = os.environ.get("CHECKLANE_TEST_DATA")
 DATA_DIR = Path(KEPT or tempfile.mkdtemp(prefix="checklane-test-"))
@@ -24,11 +24,10 @@ os.environ["CHECKLANE_DATA"] = str(DATA_DIR)
 os.environ["SECRET_KEY"] = "only-for-tests-" * 4
 os.environ.setdefault("LOG_LEVEL", "WARNING")
 embedded.provide(DATA_DIR)
-# Space 1 is the live service's.
-SPACES = {"gw0": 0, "gw1": 2, "gw2": 3, "gw3": 4}
-os.environ["BROKER_URL"] = re.sub(
-    r"(/\d*)?$", f"/{SPACES[os.environ.get('PYTEST_XDIST_WORKER', 'gw0')]}", os.environ["BROKER_URL"], count=1
-)
+NUMBER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+os.environ["BROKER_URL"] = broker_space(
+    os.environ["BROKER_URL"], NUMBER + 1 if NUMBER else 0
+)  # 1 is the live service's
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,20 @@ class LiveService:
             timeout=timeout,
         )
 
+    def install(self, folder: Path) -> str:
+        """Install the embedder in a folder; how the API calls it."""
+        installed = self.manage("install_model", str(folder))
+        assert installed.returncode == 0, installed.stderr
+        card = json.loads((folder / "card.json").read_text())
+        return f"{card['name']}:{card['version']}"
+
+    def install_again(self, embedder: Path, folder: Path) -> str:
+        """Install an embedder under another version, by a copy in `folder`: its gallery is embedded and not copied."""
+        shutil.copytree(embedder, folder)
+        card = json.loads((folder / "card.json").read_text()) | {"version": "again"}
+        (folder / "card.json").write_text(json.dumps(card))
+        return self.install(folder)
+
     def processes(self, name: str) -> list[psutil.Process]:
         """Of "web", "recognition", "bulk" or "beat": the first is the one that the demo looks after, then its own."""
         for child in psutil.Process(self.process.pid).children():
@@ -87,7 +102,7 @@ def start_live_service(data_dir: Path, name: str, **settings: str) -> LiveServic
         | {
             "CHECKLANE_DATA": str(data_dir),
             "DATABASE_URL": database_url,
-            "BROKER_URL": re.sub(r"(/\d*)?$", "/1", os.environ["BROKER_URL"], count=1),
+            "BROKER_URL": broker_space(os.environ["BROKER_URL"], 1),
             "LOG_LEVEL": "INFO",
             "PYTHONUNBUFFERED": "1",
         }
@@ -114,6 +129,17 @@ def start_live_service(data_dir: Path, name: str, **settings: str) -> LiveServic
     return LiveService(
         known["url"], known["key"], "admin", known["password"], environ, data_dir, process, log
     )
+
+
+def shipped_embedder() -> Path:
+    """Its model folder."""
+    cards = sorted((REPOSITORY / "fixtures" / "models").glob("*/card.json"))
+    return next(card.parent for card in cards if '"embedder"' in card.read_text())
+
+
+def broker_space(url: str, number: int) -> str:
+    """The URL of one of the broker's numbered spaces."""
+    return re.sub(r"(/\d*)?$", f"/{number}", url, count=1)
 
 
 def make_database(name: str) -> str:

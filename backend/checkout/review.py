@@ -22,7 +22,6 @@ from backend.checkout.models import Correction, ReviewState
 from backend.common.problems import Problem, engine_of, problem_of
 from backend.gallery import enrolment
 from backend.gallery.checks import WORSENS
-from backend.gallery.models import GenerationState
 from backend.gallery.selectors import get_active_generation, list_live_generations
 from backend.jobs.models import Job
 from backend.jobs.services import Progress
@@ -309,9 +308,7 @@ def run_accept_job(job: Job, progress: Progress) -> None:
             continue
         job.result["accepted"] = job.result.get("accepted", 0) + 1
         if accepted.reference_image_id is not None:
-            for generation in list_live_generations():
-                if generation.state != GenerationState.BUILDING:  # its job's alone
-                    enrolment.enrol(generation, [accepted.reference_image_id])
+            enrolment.enrol_in_each(list_live_generations(), [accepted.reference_image_id])
 
 
 def _judge_clean(product: Product, picture: bytes, box: Sequence[float] | None) -> dict[str, Any]:

@@ -150,6 +150,13 @@ def enrol(
             raise
 
 
+def enrol_in_each(live: Sequence[Generation], reference_image_ids: Sequence[int]) -> None:
+    """See to these pictures in several generations; one that is being built is its job's alone. Raises as `enrol`."""
+    for generation in live:
+        if generation.state != GenerationState.BUILDING:
+            enrol(generation, reference_image_ids)
+
+
 def _next_size(size: int, n_embedded: int, seconds: float) -> int:
     """How many pictures to embed together, after `n_embedded` took so many seconds; at most twice as many at once."""
     wanted = round(n_embedded * BATCH_SECONDS / max(seconds, 1e-3))

@@ -15,12 +15,10 @@ SWEEP_SECONDS = 30.0
 
 @shared_task(name=ENROL_TASK)
 def enrol_task(reference_image_ids: list[int]) -> None:
-    """See to these pictures in every live generation; one that is being built is its job's alone."""
+    """See to these pictures in every live generation."""
     live = list_live_generations()
     forget_all_but(live)
-    for generation in live:
-        if generation.state != GenerationState.BUILDING:
-            enrolment.enrol(generation, reference_image_ids)
+    enrolment.enrol_in_each(live, reference_image_ids)
 
 
 @shared_task(name="gallery.sweep", expires=60)

@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.engines import embedded
+from tests.bench.asking import SCENE, percentiles, recognise
 from tests.bench.reembedding import measure_reembedding
 from tests.live import REPOSITORY, LiveService, start_live_service
 
-SCENE = REPOSITORY / "fixtures" / "demo_catalogue" / "images" / "scenes" / "01.jpg"
 WORK = ("decode", "detect", "embed", "search")
 # What is compared takes turns so often, and each turn gives a ratio: a machine's noise comes and goes.
 ROUNDS = 5
@@ -97,33 +97,10 @@ def running(folder: Path, options: argparse.Namespace) -> Iterator[LiveService]:
         embedded.down(folder)
 
 
-def recognise(
-    service: LiveService, session: requests.Session | None = None
-) -> tuple[int, float, dict[str, Any]]:
-    """Send the scene: status, milliseconds, answer."""
-    started = time.perf_counter()
-    answer = (session or requests).post(
-        f"{service.url}/api/v1/recognitions",
-        headers=service.headers,
-        files={"image": ("scene.jpg", SCENE.read_bytes())},
-        timeout=30,
-    )
-    return answer.status_code, 1000 * (time.perf_counter() - started), answer.json()
-
-
 def echo(service: LiveService, session: requests.Session) -> float:
     started = time.perf_counter()
     session.post(f"{service.url}/api/v1/echo", headers=service.headers, timeout=30).raise_for_status()
     return 1000 * (time.perf_counter() - started)
-
-
-def percentiles(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {
-        "p50": statistics.median(ordered),
-        "p95": ordered[int(0.95 * (len(ordered) - 1))],
-        "n": len(ordered),
-    }
 
 
 def measure_latency(service: LiveService, n: int) -> dict[str, Any]:

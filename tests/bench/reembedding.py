@@ -5,8 +5,6 @@ pictures as a bulk worker would, with no ledger, no Milvus and no job, and print
 """
 
 import csv
-import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,7 +20,8 @@ import requests
 from PIL import Image
 from rich.progress import track
 
-from tests.live import REPOSITORY, LiveService
+from tests.bench.asking import percentiles, recognise
+from tests.live import REPOSITORY, LiveService, shipped_embedder
 
 PICTURES_PER_PRODUCT = 10
 # A phone's photo, scaled down as apps do.
@@ -70,7 +69,7 @@ def measure_reembedding(service: LiveService, folder: Path, n_pictures: int) -> 
     )
     imported.check_returncode()
     _wait(lambda: _is_embedded(service))
-    embedder = _install_again(service, folder)
+    embedder = service.install_again(shipped_embedder(), folder / "again")
     jobs, alone, calm, busy = [], [], [], []
     for _ in range(ROUNDS):
         command = [sys.executable, "-m", "tests.bench.reembedding", str(ALONE_PICTURES)]
@@ -84,14 +83,15 @@ def measure_reembedding(service: LiveService, folder: Path, n_pictures: int) -> 
         while not job.is_ready():
             busy.append(_recognise(service))
         job.retire()
+    calm_p95, busy_p95 = percentiles(calm)["p95"], percentiles(busy)["p95"]
     return {
         "pictures": n_pictures,
         "alone_per_s": statistics.median(alone),
         "job_per_s": statistics.median(jobs),
         "share": statistics.median(ours / bare for ours, bare in zip(jobs, alone, strict=True)),
-        "calm_p95_ms": _p95(calm),
-        "busy_p95_ms": _p95(busy),
-        "slowdown": _p95(busy) / _p95(calm),
+        "calm_p95_ms": calm_p95,
+        "busy_p95_ms": busy_p95,
+        "slowdown": busy_p95 / calm_p95,
         "asked_meanwhile": len(busy),
     }
 
@@ -151,20 +151,9 @@ class _Job:
 def _recognise(service: LiveService) -> float:
     """Milliseconds of one answer, after a till's pause."""
     time.sleep(PAUSE_SECONDS)
-    scene = REPOSITORY / "fixtures" / "demo_catalogue" / "images" / "scenes" / "01.jpg"
-    started = time.perf_counter()
-    answer = requests.post(
-        f"{service.url}/api/v1/recognitions",
-        headers=service.headers,
-        files={"image": ("scene.jpg", scene.read_bytes())},
-        timeout=30,
-    )
-    answer.raise_for_status()
-    return 1000 * (time.perf_counter() - started)
-
-
-def _p95(values: list[float]) -> float:
-    return sorted(values)[int(0.95 * (len(values) - 1))]
+    status, spent, answer = recognise(service)
+    assert status == 201, answer
+    return spent
 
 
 def _is_embedded(service: LiveService) -> bool:
@@ -180,19 +169,6 @@ def _wait(holds: Callable[[], bool], *, every: float = 0.5) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {IMPORTED_WITHIN_SECONDS} s")
         time.sleep(every)
-
-
-def _install_again(service: LiveService, folder: Path) -> str:
-    """The active embedder under another version, so that its gallery is embedded and not copied."""
-    code = "from backend.gallery.selectors import get_active_generation as g; print(g().embedder.folder)"
-    shown = service.manage("shell", "-v", "0", "-c", code)
-    shown.check_returncode()
-    again = folder / "again"
-    shutil.copytree(shown.stdout.strip(), again)
-    card = json.loads((again / "card.json").read_text()) | {"version": "again"}
-    (again / "card.json").write_text(json.dumps(card))
-    service.manage("install_model", str(again)).check_returncode()
-    return f"{card['name']}:{card['version']}"
 
 
 def _bulk(service: LiveService) -> dict[str, str]:

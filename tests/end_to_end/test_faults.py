@@ -559,22 +559,10 @@ def generations(service: LiveService, path: str = "", body: dict[str, Any] | Non
     return answer.json()
 
 
-def install(service: LiveService, folder: Path) -> str:
-    """Install the embedder in a folder; how the API calls it."""
-    installed = service.manage("install_model", str(folder))
-    assert installed.returncode == 0, installed.stderr
-    card = json.loads((folder / "card.json").read_text())
-    return f"{card['name']}:{card['version']}"
-
-
 @pytest.fixture(scope="module")
 def same_embedder(live_service, embedder_folder, tmp_path_factory) -> str:
     """The shipped one under another version, so that its gallery is embedded and not copied."""
-    folder = tmp_path_factory.mktemp("models") / "again"
-    shutil.copytree(embedder_folder, folder)
-    card = json.loads((folder / "card.json").read_text()) | {"version": "again"}
-    (folder / "card.json").write_text(json.dumps(card))
-    return install(live_service, folder)
+    return live_service.install_again(embedder_folder, tmp_path_factory.mktemp("models") / "again")
 
 
 @pytest.fixture(scope="module")
@@ -582,7 +570,7 @@ def other_embedder(live_service, tmp_path_factory) -> str:
     """One of another dimension: an embedding of either finds nothing in the other's gallery but an error."""
     folder = tmp_path_factory.mktemp("models") / "other"
     write_folder(folder, embedder_model(), embedder_card())
-    return install(live_service, folder)
+    return live_service.install(folder)
 
 
 @pytest.fixture

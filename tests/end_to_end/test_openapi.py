@@ -64,16 +64,9 @@ def test_whatever_is_made_up_is_answered_as_the_document_says(live_service, tmp_
     # As a program of its own: its pytest plugin does not know pytest 9.1 yet.
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{live_service.url}/api/schema"]
     command += ["--header", f"Authorization: {live_service.headers['Authorization']}", "--checks", CHECKS]
+    command += ["--phases", "coverage,fuzzing", "--max-examples", "5", "--no-color"]
     # A switch waits up to 20 s until every worker has loaded what is about to answer.
-    command += [
-        "--request-timeout",
-        "30",
-        "--phases",
-        "coverage,fuzzing",
-        "--max-examples",
-        "5",
-        "--no-color",
-    ]
+    command += ["--request-timeout", "30"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout
 

@@ -114,31 +114,29 @@ def test_an_engine_that_is_away_leaves_the_job_to_the_sweep(walked):
     assert job.state == JobState.RUNNING
 
 
-def test_a_mistake_of_ours_fails_the_job_and_says_why(walked):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ZeroDivisionError("oh"), "ZeroDivisionError: oh"),
+        # A caller is told to ask the operator; the operator reads what to mend.
+        (
+            ModelRefused("found no model.onnx in /models/toy, wanted one"),
+            "ModelRefused: found no model.onnx in /models/toy, wanted one",
+        ),
+    ],
+)
+def test_what_stops_a_job_fails_it_and_says_why(walked, error, reason):
     _, at = walked
 
     def stumble(job, progress):
-        raise ZeroDivisionError("oh")
+        raise error
 
     at["b"] = stumble
     job = start_job(kind="walk", asked_by="a test")
     run_job(str(job.pk))
     job.refresh_from_db()
     assert job.state == JobState.FAILED
-    assert job.failures[-1]["reason"] == "ZeroDivisionError: oh"
-
-
-def test_the_operator_reads_in_full_what_does_not_fit(walked):
-    _, at = walked
-
-    def misfit(job, progress):
-        raise ModelRefused("found no model.onnx in /models/toy, wanted one")
-
-    at["b"] = misfit
-    job = start_job(kind="walk", asked_by="a test")
-    run_job(str(job.pk))
-    job.refresh_from_db()
-    assert job.failures[-1]["reason"] == "ModelRefused: found no model.onnx in /models/toy, wanted one"
+    assert job.failures[-1]["reason"] == reason
 
 
 def test_retry_starts_from_the_beginning(walked):

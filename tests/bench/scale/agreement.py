@@ -28,9 +28,8 @@ from recognition.gallery import Gallery
 from recognition.model_card import load_model_folder
 from tests.bench.scale.embeddings import PICTURES, product_of
 from tests.bench.scale.filling import Filled, entries_of
-from tests.live import REPOSITORY
+from tests.live import REPOSITORY, shipped_embedder
 
-MODELS = REPOSITORY / "fixtures" / "models"
 # Of each kind of drift, at both ends and in the middle of what is streamed.
 DRIFTING = 200
 EMPTY = "nothing in Milvus"
@@ -162,8 +161,7 @@ def _add_pictures(rows: int) -> None:
 
 def _generation_of(filled: Filled) -> Generation:
     """A generation that says to have embedded a picture into each row of these collections."""
-    [folder] = [path for path in MODELS.iterdir() if (path / "card.json").exists()]
-    card = load_model_folder(folder).card
+    card = load_model_folder(shipped_embedder()).card
     model, _ = InstalledModel.objects.get_or_create(
         name=card.name,
         version=card.version,
