@@ -350,11 +350,18 @@ class Shuffled(Table):
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ClassesAndPictures(Table):
-    """P classes with K pictures each in every batch (`training.data.samplers.PKSampler`)."""
+    """P classes with K pictures each in every batch (`training.data.samplers.PKSampler`).
+
+    Attributes:
+        pictures_per_class: K.
+        class_draw: whether classes are drawn alike, or by the number of their pictures.
+        look_alikes: classes that are drawn together: one, and those that the head finds most like it.
+    """
 
     kind: Literal["pk"]
     pictures_per_class: Annotated[int, Field(strict=True, ge=2)]
     class_draw: ClassDraw = "id_avg_prob"
+    look_alikes: Annotated[int, Field(strict=True, ge=1)] = 1
 
 
 SamplerChoice = Annotated[Shuffled | ClassesAndPictures, Field(discriminator="kind")]

@@ -20,6 +20,7 @@ from training.data.mixing import MixedPictures, MixedScenes, Part
 from training.data.pictures import Pictures, Retrieval, check, check_retrieval
 from training.data.samplers import BatchSampler, PKSampler, ShuffledSampler
 from training.distributed import Process, gathered
+from training.models.embedder import EmbedderModel
 from training.settings import (
     AugmentationChoice,
     CatalogueFolder,
@@ -160,9 +161,16 @@ def batches_of_pictures(
             total_batch,
             pictures_per_class=choice.pictures_per_class,
             class_draw=choice.class_draw,
+            look_alikes=choice.look_alikes,
             **how,
         )
     return ShuffledSampler(len(pictures), total_batch, drop_last=choice.drop_last, **how)
+
+
+def see_look_alikes(sampler: BatchSampler, network: EmbedderModel) -> None:
+    """Tell the sampler, before an epoch, which classes the network's head finds alike."""
+    if isinstance(sampler, PKSampler) and network.head is not None:
+        sampler.see_classes(network.head.class_weights.detach().float().cpu().numpy())
 
 
 def own_batch(sampler: BatchSampler, epoch: int, number: int) -> Iterator[int]:

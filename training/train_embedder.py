@@ -16,7 +16,7 @@ from training.networks import build_embedder, build_losses, embedder_card, learn
 from training.optimiser import autocast
 from training.retrieval import evaluate_embedder
 from training.settings import EmbedderSettings
-from training.sources import augmentation, batches_of_pictures, retrieval, training_pictures
+from training.sources import augmentation, batches_of_pictures, retrieval, see_look_alikes, training_pictures
 
 
 def embedder_task(settings: EmbedderSettings, process: Process, before: Checkpoint | None) -> Task:
@@ -73,6 +73,7 @@ def embedder_task(settings: EmbedderSettings, process: Process, before: Checkpoi
         network.backbone.normalisation,
         seed=settings.seed,
     )
+
     return Task(
         network=network,
         origin=origin,
@@ -84,4 +85,5 @@ def embedder_task(settings: EmbedderSettings, process: Process, before: Checkpoi
         losses=losses,
         evaluate=evaluate,
         networks_state=lambda: {"weights": network.state_dict()},
+        epoch_begins=lambda epoch: see_look_alikes(sampler, network),
     )

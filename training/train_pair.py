@@ -21,7 +21,7 @@ from training.networks import build_embedder, build_losses, embedder_card, open_
 from training.optimiser import autocast
 from training.retrieval import computed, evaluate_embedder
 from training.settings import PairSettings
-from training.sources import augmentation, batches_of_pictures, retrieval, training_pictures
+from training.sources import augmentation, batches_of_pictures, retrieval, see_look_alikes, training_pictures
 
 AGREEMENT = "agreement"
 
@@ -152,4 +152,5 @@ def pair_task(settings: PairSettings, process: Process, before: Checkpoint | Non
         losses=losses,
         evaluate=evaluate,
         networks_state=lambda: {"weights": pair.student.state_dict(), "teacher": pair.teacher.state_dict()},
+        epoch_begins=lambda epoch: see_look_alikes(sampler, pair.student),
     )

@@ -37,7 +37,7 @@ kind = "cosine"
 warmup_epochs = 1
 [data]
 train = [{{ kind = "generated", products = 8, views = 4, side = 40 }}]
-sampler = {{ kind = "pk", pictures_per_class = 2 }}
+sampler = {{ kind = "pk", pictures_per_class = 2, look_alikes = 2 }}
 augmentation = {{ kind = "shitu_v2", padding = 2 }}
 [evaluation]
 source = {{ kind = "generated", products = 6, gallery_views = 2, query_views = 1, side = 40 }}

@@ -175,6 +175,11 @@ class PKSampler(BatchSampler):
     Deviations: upstream draws for each process by itself, so that two may hold the same class in a step; here a step's
     classes differ over all processes, and each process has whole classes. A class of one picture is refused by
     `pictures.check(..., pictures_per_class=2)`, which upstream lets pass: its triplets would have no positive.
+
+    Of a thousand classes drawn by chance hardly two look alike, and the triplets soon have nothing left to teach.
+    With `look_alikes` above 1 a batch has groups of that many: a class drawn by chance, and those that were nearest to
+    it when the epoch began (Smirnov et al., *Doppelganger Mining for Face Representation Learning*, ICCV workshops
+    2017). `see_classes` says which those are; until it is called classes are drawn one by one.
     """
 
     def __init__(
@@ -184,6 +189,7 @@ class PKSampler(BatchSampler):
         *,
         pictures_per_class: int,
         class_draw: ClassDraw = "id_avg_prob",
+        look_alikes: int = 1,
         seed: int,
         rates: ArrayLike | None = None,
         share: Share = Share(),  # noqa: B008
@@ -194,6 +200,7 @@ class PKSampler(BatchSampler):
             batch_size: P * K, over all processes.
             pictures_per_class: K.
             class_draw: id_avg_prob draws all classes alike, sample_avg_prob by the number of their pictures.
+            look_alikes: classes of a group.
             seed: of the run.
             rates: (N,), of each picture's set: its classes are drawn so many times as often. None is 1.
             share: this process.
@@ -223,6 +230,8 @@ class PKSampler(BatchSampler):
                 f"found {n_classes} classes, wanted {self.classes_per_batch} or more for batches of {batch_size}"
                 f" with {pictures_per_class} pictures a class: make the batch smaller"
             )
+        self.look_alikes = look_alikes
+        self._nearest: NDArray[np.intp] | None = None
         self._alike = bool((weights == weights[0]).all())
         self._probabilities = weights / weights.sum()
         self._batches = math.ceil(len(labels) / batch_size)
@@ -231,10 +240,32 @@ class PKSampler(BatchSampler):
     def batches_per_epoch(self) -> int:
         return self._batches
 
+    def see_classes(self, directions: NDArray[np.float32]) -> None:
+        """Learn which classes look alike.
+
+        Args:
+            directions: (classes, D), what stands for each class; alike are those of high cosine.
+        """
+        if self.look_alikes == 1:
+            return
+        unit = directions / np.linalg.norm(directions, axis=1, keepdims=True).clip(min=1e-12)
+        without_pictures = self._probabilities == 0
+        nearest = []
+        for first in range(0, len(unit), 1_024):  # of a hundred thousand classes not all pairs at once
+            cosines = unit[first : first + 1_024] @ unit.T
+            cosines[:, without_pictures] = -2.0
+            np.fill_diagonal(cosines[:, first:], 2.0)  # each is the first of its own group
+            nearest.append(np.argsort(-cosines, axis=1, kind="stable")[:, : self.look_alikes])
+        self._nearest = np.concatenate(nearest)
+
     def batch(self, epoch: int, number: int) -> NDArray[np.intp]:
         random = generator(self.seed, Stream.BATCH, epoch, number)
         probabilities = None if self._alike else self._probabilities
         classes = random.choice(len(self._ends), self.classes_per_batch, replace=False, p=probabilities)
+        if self._nearest is not None:
+            # Each with those nearest to it, until there are enough; the last drawn fall out.
+            groups = self._nearest[classes].ravel().tolist()
+            classes = np.array(list(dict.fromkeys(groups))[: self.classes_per_batch])
         wanted = self.pictures_per_class
         batch = np.empty((len(classes), wanted), np.intp)
         for row, label in zip(batch, classes.tolist(), strict=True):

@@ -72,6 +72,11 @@ class Neck(nn.Module):
 class Head(nn.Module):
     """Maps embeddings (N, D) and labels (N,) or None to logits (N, classes). Only training uses it."""
 
+    @property
+    def class_weights(self) -> Tensor:
+        """What embeddings are compared with, (classes, D): classes whose weights point alike look alike."""
+        raise NotImplementedError
+
 
 class HashBranch(nn.Module):
     """A neck behind the embedding whose signs are a hash code, so that a model gives both, and a head to learn it by.

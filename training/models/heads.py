@@ -24,6 +24,11 @@ class FCHead(Head):
         self.fc = nn.Linear(dimension, n_classes, bias=False)
         nn.init.normal_(self.fc.weight, std=0.001)
 
+    @property
+    def class_weights(self) -> Tensor:
+        """(n_classes, dimension)."""
+        return self.fc.weight
+
     def forward(self, embedding: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map (N, dimension) to logits (N, n_classes); the labels are not looked at."""
         logits: Tensor = self.fc(embedding)
@@ -38,6 +43,11 @@ class MarginHead(Head):
         self.margin, self.scale = margin, scale
         self.weight = nn.Parameter(torch.empty(n_classes, dimension))
         nn.init.xavier_normal_(self.weight)
+
+    @property
+    def class_weights(self) -> Tensor:
+        """(n_classes, dimension)."""
+        return self.weight
 
     def forward(self, embedding: Tensor, labels: Tensor | None = None) -> Tensor:
         """Classify by direction.

@@ -138,6 +138,36 @@ def test_a_rate_draws_the_classes_of_its_set_more_often() -> None:
     np.testing.assert_allclose(shares[3:], 1 / 21, atol=0.03)
 
 
+def test_classes_that_look_alike_are_drawn_together() -> None:
+    """A class drawn by chance, then those nearest to it by brute force; none twice."""
+    directions = np.random.default_rng(SEED).normal(size=(12, 8)).astype(np.float32)
+    cosine = np.zeros((12, 12))
+    for i, one in enumerate(directions):
+        for j, other in enumerate(directions):
+            cosine[i, j] = one @ other / np.sqrt((one @ one) * (other @ other))
+    sampler = pk(look_alikes=2)
+    alone = [LABELS[sampler.batch(0, number)][::4].tolist() for number in range(50)]
+    sampler.see_classes(directions * np.arange(1, 13, dtype=np.float32)[:, None])  # length says nothing
+    for number, drawn in enumerate(alone):
+        together = LABELS[sampler.batch(0, number)][::4].tolist()
+        assert len(set(together)) == 4
+        wanted = []
+        for label in drawn:
+            wanted += [
+                label,
+                max((other for other in range(12) if other != label), key=lambda j: cosine[label, j]),
+            ]
+        assert together == list(dict.fromkeys(wanted))[:4]
+
+
+def test_a_class_without_pictures_is_nobodys_look_alike() -> None:
+    labels = np.repeat([0, 1, 3, 4], 4)  # 2 has none
+    sampler = PKSampler(labels, 8, pictures_per_class=4, look_alikes=2, seed=SEED)
+    sampler.see_classes(np.ones((5, 3), np.float32))
+    for number in range(20):
+        assert len(set(labels[sampler.batch(0, number)])) == 2
+
+
 def test_batches_that_cannot_be_split_are_refused() -> None:
     with pytest.raises(ValueError, match="found 8, wanted a multiple of the 3 processes"):
         ShuffledSampler(37, 8, seed=SEED, share=Share(0, 3))
