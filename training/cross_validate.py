@@ -106,14 +106,29 @@ def _refuse_another(settings: DetectorSettings, sets: dict[str, set[str]], path:
         )
 
 
+def served_from(folder: ModelFolder, score_threshold: float | None) -> ModelFolder:
+    """The same detector, heard from another score on; from its card's where that is None."""
+    if score_threshold is None:
+        return folder
+    assert folder.card.detection is not None
+    detection = replace(folder.card.detection, score_threshold=score_threshold)
+    return replace(folder, card=replace(folder.card, detection=detection))
+
+
 def cross_validate(
-    settings: DetectorSettings, names: Sequence[str], n_folds: int, out: Path, beside: Sequence[ModelFolder]
+    settings: DetectorSettings,
+    names: Sequence[str],
+    n_folds: int,
+    out: Path,
+    beside: Sequence[ModelFolder],
+    score_threshold: float | None = None,
 ) -> dict[str, dict[str, Judgement]]:
     """Train each fold and judge every picture of the sets by the detector that did not see it.
 
     Args:
         names: of the sets that are folded.
         beside: detectors that are judged on all pictures.
+        score_threshold: from which score on the folds' finds count; their export's unless given.
     Returns:
         By model and set.
     Raises:
@@ -129,7 +144,10 @@ def cross_validate(
     }
     folds = {name: folds_of([str(path) for path in scenes[name].paths], n_folds) for name in names}
     models = [
-        train_fold(settings, {name: folds[name][number] for name in names}, out / f"fold-{number}")
+        served_from(
+            train_fold(settings, {name: folds[name][number] for name in names}, out / f"fold-{number}"),
+            score_threshold,
+        )
         for number in range(n_folds)
     ]
     ours = {
@@ -165,6 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--beside", type=Path, nargs="*", default=[], help="model folders to judge on the same"
     )
+    parser.add_argument(
+        "--score-threshold", type=float, help="of the folds' detectors: from which score on a find counts"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
     given = parser.parse_args(arguments)
     try:
@@ -172,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(settings, DetectorSettings):
             raise ConfigRefused(f"{given.config}: found the program {settings.program}, wanted detector.")
         beside = [load_model_folder(path) for path in given.beside]
-        found = cross_validate(settings, given.sets, given.folds, given.out, beside)
+        found = cross_validate(settings, given.sets, given.folds, given.out, beside, given.score_threshold)
     except (*REFUSALS, ExportRefused) as error:
         print(error, file=sys.stderr)
         return 1

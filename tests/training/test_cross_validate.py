@@ -1,12 +1,14 @@
 """Folds of scenes: runs of neighbours, each judged by a detector that did not see it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.training.folders import detector_folder
 from tests.training.test_compare_detectors import scenes_file
-from training.cross_validate import folds_of, in_shooting_order, main, without
+from training.cross_validate import folds_of, in_shooting_order, main, served_from, without
 from training.settings import CocoFile
 
 CONFIGS = Path(__file__).resolve().parents[2] / "training" / "configs"
@@ -31,6 +33,14 @@ def test_what_is_left_out_is_neither_listed_nor_boxed(tmp_path: Path) -> None:
     assert [image["file_name"] for image in written["images"]] == ["0.jpg", "2.jpg"]
     assert len(written["annotations"]) == 4
     assert left.root == tmp_path
+
+
+def test_a_fold_can_be_judged_from_another_score_on(tmp_path: Path) -> None:
+    folder = detector_folder(tmp_path / "model")
+    assert served_from(folder, None) is folder
+    before, after = folder.card, served_from(folder, 0.75).card
+    assert before.detection is not None
+    assert after == replace(before, detection=replace(before.detection, score_threshold=0.75))
 
 
 def test_each_picture_is_judged_by_the_detector_that_did_not_see_it(
