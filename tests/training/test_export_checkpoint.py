@@ -159,8 +159,10 @@ def test_an_embedder_has_no_score_threshold(tmp_path: Path, capsys: pytest.Captu
 def test_a_detectors_checkpoint_gives_decoded_boxes(tmp_path: Path) -> None:
     written(tmp_path / "best.pt", DETECTOR)
     command = ["--checkpoint", str(tmp_path / "best.pt"), "--out", str(tmp_path / "out")]
-    assert main([*command, "--score-threshold", "0.45"]) == 0
+    assert main([*command, "--score-threshold", "0.45", "--antialias"]) == 0
     folder = load_model_folder(tmp_path / "out")
+    assert folder.card.resize.antialias
+    assert folder.card.command.endswith("--checkpoint best.pt --score-threshold 0.45 --antialias")
     assert folder.card.outputs == DecodedOutputs("decoded", "boxes", "scores")
     assert folder.card.detection is not None
     assert folder.card.detection.score_threshold == 0.45

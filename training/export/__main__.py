@@ -31,6 +31,7 @@ def export(
     version: str = VERSION,
     licence: str = "not stated",
     score_threshold: float | None = None,
+    antialias: bool = False,
 ) -> ModelCard:
     """Make the model folder of a checkpoint.
 
@@ -41,6 +42,7 @@ def export(
         version: of the model.
         licence: of the weights.
         score_threshold: of a detector: from which score on a find is answered.
+        antialias: pictures are reduced by averaging when served, whatever training did.
     Raises:
         CheckpointRefused, ConfigRefused: the file is no checkpoint of ours, or one that learned to be int8.
         ValueError: an embedder has no score threshold.
@@ -57,7 +59,10 @@ def export(
         )
     command = (
         f"python -m training.train on {checkpoint.settings['name']}; "
-        f"python -m training.export --checkpoint {path.name}{' --raw-pixels' if raw_pixels else ''}"
+        f"python -m training.export --checkpoint {path.name}"
+        + " --raw-pixels" * raw_pixels
+        + (f" --score-threshold {score_threshold:g}" if score_threshold is not None else "")
+        + " --antialias" * antialias
     )
     graph, card = graph_and_card(path, version=version, licence=licence, command=command)
     if raw_pixels:
@@ -66,6 +71,8 @@ def export(
         if card.detection is None:
             raise ValueError(f"found an {card.task} and a score threshold, which only a detector has.")
         card = replace(card, detection=replace(card.detection, score_threshold=score_threshold))
+    if antialias:
+        card = replace(card, resize=replace(card.resize, antialias=True))
     return export_folder(graph, card, proof_pictures(), out)
 
 
@@ -86,6 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=float,
         help="of a detector: from which score on a find is answered (compare_detectors names the best)",
     )
+    parser.add_argument(
+        "--antialias",
+        action="store_true",
+        help="reduce pictures by averaging when served: for photos much larger than those trained on",
+    )
     given = parser.parse_args(arguments)
     try:
         card = export(
@@ -95,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             version=given.version,
             licence=given.licence,
             score_threshold=given.score_threshold,
+            antialias=given.antialias,
         )
     except (CheckpointRefused, ConfigRefused, ExportRefused, RecognitionError, ValueError) as refused:
         print(f"refused: {refused}", file=sys.stderr)
