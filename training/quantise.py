@@ -50,6 +50,7 @@ from training.export import ExportRefused, folder_aside, write_card
 from training.quantisation.calibration import Calibration
 from training.quantisation.learned import learned_int8
 from training.quantisation.post_training import METHODS
+from training.quantisation.qdq import quantisable_layers
 from training.retrieval import search_figures
 from training.settings import (
     CocoFile,
@@ -128,6 +129,7 @@ def quantise(
     limit: float,
     facts: Mapping[str, str],
     checkpoint: Path | None = None,
+    keep_float: Sequence[str] = (),
 ) -> list[Candidate]:
     """Quantise a model by each method, compare, and write the chosen one.
 
@@ -140,10 +142,12 @@ def quantise(
         limit: no figure may fall by more points than this; a point is a hundredth.
         facts: what goes into the card beside the accuracy: `command`, and in words `judged_on` and `calibrated_on`.
         checkpoint: of a run that learned to be int8, for the method pact, which is compared too.
+        keep_float: parts of the network whose layers stay float, as they are called in it: "neck", "head.towers".
     Returns:
         The float model and the int8 ones, the table's rows.
     Raises:
-        QuantisationRefused: the model is no float one, or a figure fell by more than the limit; nothing is written.
+        QuantisationRefused: the model is no float one or has no such part, or a figure fell by more than the limit;
+            nothing is written.
         ExportRefused: `out` exists.
         ModelRefused: an int8 model does not run as int8 on this machine.
         CheckpointRefused: the checkpoint is of another model or did not learn to be int8.
@@ -159,12 +163,13 @@ def quantise(
     model = onnx.load(folder.model_path)
     learned = None if checkpoint is None else learned_int8(checkpoint, folder.card, calibration[:PROOF])
     prepared = Calibration(calibration, folder.card)
+    float_weights = _weights_of(model, keep_float)
     with folder_aside(out) as made, tempfile.TemporaryDirectory() as others:
         folders = {FLOAT: folder}
         for name, quantised in METHODS.items():
             path = made / MODEL_FILE if name == method else Path(others) / f"{name}.onnx"
             print(f"quantising by {name} on {len(prepared)} pictures ...", flush=True)
-            onnx.save(quantised(model, prepared), path)
+            onnx.save(quantised(model, prepared, float_weights), path)
             folders[name] = ModelFolder(_card(folder.card, path, name, facts), path)
         if learned is not None:
             int8, own = learned
@@ -184,6 +189,21 @@ def quantise(
         written = load_model_folder(made)
         (open_embedder if written.card.task == "embedder" else open_detector)(written, SETTINGS)
     return candidates
+
+
+def _weights_of(model: onnx.ModelProto, parts: Sequence[str]) -> set[str]:
+    """Names of the weights of some parts' layers; a name has the path of its module, with dots."""
+    known = [layer.weight for layer in quantisable_layers(model)]
+    found: set[str] = set()
+    for part in parts:
+        own = {name for name in known if f".{part}." in f".{name}"}
+        if not own:
+            raise QuantisationRefused(
+                f"--keep-float {part}: found no such part; layers are called {known[0]} to {known[-1]}, for example. "
+                "Nothing is written."
+            )
+        found |= own
+    return found
 
 
 def _card(card: ModelCard, path: Path, method: str, facts: Mapping[str, str]) -> ModelCard:
@@ -385,6 +405,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--limit", type=float, default=LIMIT, help="points by which no figure may fall (default %(default)s)"
     )
+    parser.add_argument(
+        "--keep-float",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="a part of the network whose layers stay float, such as a detector's neck; may come again",
+    )
     parser.add_argument("--query", type=Path, help="an embedder's queries: a label list")
     parser.add_argument("--gallery", type=Path, help="what they are asked of; without it each other")
     parser.add_argument("--folder", type=Path, help="or a folder with query.csv and gallery.csv")
@@ -420,6 +447,7 @@ def main(arguments: Sequence[str]) -> None:
             limit=options.limit,
             facts=facts,
             checkpoint=options.checkpoint,
+            keep_float=options.keep_float,
         )
     except REFUSALS as refused:
         sys.exit(f"refused: {refused}")
@@ -431,6 +459,8 @@ def _command(options: argparse.Namespace) -> str:
     words = ["python", "-m", "training.quantise", options.model.resolve().name, "--method", options.method]
     if options.checkpoint:
         words = [*words[:-2], "--checkpoint", options.checkpoint.name]
+    for part in options.keep_float:
+        words += ["--keep-float", part]
     for key in ("query", "gallery", "folder", "annotations", "calibration"):
         if getattr(options, key):
             words += [f"--{key}", getattr(options, key).resolve().name]

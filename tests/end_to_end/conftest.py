@@ -35,3 +35,10 @@ def recognise(live_service: LiveService) -> Ask:
         )
 
     return ask
+
+
+def fills(box: list[float], image: dict[str, int]) -> bool:
+    """Whether a box is that of a picture's one product, which fills it: most of the picture, and inside of it."""
+    x1, y1, x2, y2 = box
+    inside = 0 <= x1 < x2 <= image["width"] and 0 <= y1 < y2 <= image["height"]
+    return inside and (x2 - x1) * (y2 - y1) > 0.7 * image["width"] * image["height"]

@@ -244,7 +244,6 @@ def test_a_refused_photo_is_told_with_its_reason_and_the_next_one_goes_through(
     page.locator("#photo").set_input_files(next((demo_catalogue / "images" / "query").rglob("*.jpg")))
     expect(page.locator("[data-result]")).to_be_visible(timeout=EMBEDDED_WITHIN_MS)
     expect(status).to_contain_text("is answered")
-    expect(page.get_by_text("No detector is installed")).to_have_count(1)
     expect(page.locator(".ck-box").first).to_be_visible()
 
 

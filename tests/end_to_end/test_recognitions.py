@@ -11,6 +11,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.end_to_end.conftest import fills
 from tests.live import LiveService
 
 
@@ -26,9 +27,9 @@ def test_a_photo_becomes_a_basket(recognise, query_images, live_service):
     body = answer.json()
     assert body["state"] == "done"
     assert body["image"]["width"] > 0
-    assert body["main_body_found"] is False  # no detector ships yet: the whole picture is the box
-    assert body["models"]["detector"] is None
-    assert body["items"][0]["box"] == [0, 0, body["image"]["width"], body["image"]["height"]]
+    assert body["main_body_found"] is True
+    assert body["models"]["detector"].startswith("checklane-detector-int8 ")
+    assert fills(body["items"][0]["box"], body["image"])  # the picture was cut out around its product
     assert 0 < body["items"][0]["confidence"] < 1
     candidates = body["items"][0]["candidates"]
     assert [one["similarity"] for one in candidates] == sorted(

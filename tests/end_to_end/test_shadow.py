@@ -26,7 +26,7 @@ def three_items(live_service: LiveService, tmp_path: Path) -> Iterator[None]:
     done = live_service.manage("install_model", str(tmp_path / "detector"), "--activate")
     assert done.returncode == 0, done.stderr
     yield
-    query(live_service, "UPDATE gallery_installedmodel SET is_active = false WHERE name = 'three'")
+    assert live_service.manage("activate_model", "checklane-detector-int8").returncode == 0
 
 
 def shadow(service: LiveService, generation: int, **asked) -> dict:
@@ -88,10 +88,16 @@ def test_killed_bulk_workers_cost_what_they_held_and_no_recognition(live_service
         shadow(live_service, built)["id"],
     )
     assert set(of_each) == {(3,)}  # no half
-    # The same embedder and the same pictures say the same.
     found = shadow(live_service, built)
-    assert (found["n_failed"], found["items"]["n"]) == (0, found["items"]["n_same"])
+    assert found["n_failed"] == 0
     assert found["items"]["n"] >= 3
+    # The same embedder finds the same in the same pictures; only the two generations' thresholds may differ.
+    apart = (
+        "SELECT max(abs(s.similarity - i.similarity)) FROM checkout_shadoweditem s"
+        " JOIN checkout_recogniseditem i ON i.id = s.item_id WHERE s.shadow_id = %s"
+    )
+    [(most,)] = query(live_service, apart, found["id"])
+    assert most < 1e-3
     generations(live_service, f"/{built}/switch", {"force": True, "reason": "a test"})
     assert shadow(live_service, built)["ended_because"].endswith("was switched to")
     generations(live_service, "/rollback", {})

@@ -21,7 +21,7 @@ from training import quantise as command
 from training.data.faults import BadData
 from training.data.generated import GeneratedScenes
 from training.export import cosines
-from training.quantisation.post_training import behind_the_last_layers, with_kl, with_nncf
+from training.quantisation.post_training import METHODS, behind_the_last_layers, with_kl, with_nncf
 from training.quantise import (
     QuantisationRefused,
     detector_judge,
@@ -146,6 +146,42 @@ def test_a_detectors_boxes_are_not_rounded_to_int8(
     assert len(np.unique(int8["boxes"])) > 256
     assert np.abs(int8["boxes"] - float_["boxes"]).mean() < 2.0
     assert np.abs(int8["scores"] - float_["scores"]).mean() < 0.05
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_part_can_stay_float(detector: ModelFolder, tmp_path: Path, method: str) -> None:
+    quantise(
+        detector,
+        tmp_path / "int8",
+        method=method,
+        calibration=drawn_calibration(detector.card, 4, seed=3),
+        judge=lambda folder: {"AP": 0.5},
+        limit=0.0,
+        facts=FACTS,
+        keep_float=["neck"],
+    )
+    stored = onnx.load(tmp_path / "int8" / "model.onnx").graph.initializer
+    of_neck = [one for one in stored if ".neck." in one.name and len(one.dims) == 4]
+    assert len(of_neck) > 10
+    assert {one.data_type for one in of_neck} == {onnx.TensorProto.FLOAT}
+    rounded = [one.name for one in stored if one.data_type == onnx.TensorProto.INT8]
+    assert rounded
+    assert not any(".neck." in name for name in rounded)
+
+
+def test_a_part_that_is_not_there_is_refused(detector: ModelFolder, tmp_path: Path) -> None:
+    with pytest.raises(QuantisationRefused, match=r"tail: found no such part; layers are called .*backbone"):
+        quantise(
+            detector,
+            tmp_path / "int8",
+            method="kl",
+            calibration=pictures(2),
+            judge=fallen,
+            limit=9.0,
+            facts=FACTS,
+            keep_float=["tail"],
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_lies_behind_the_last_layers_is_left_alone(detector: ModelFolder) -> None:

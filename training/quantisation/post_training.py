@@ -12,7 +12,7 @@ and batch normalisations folded, as `training.export` writes it.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import onnx
@@ -25,21 +25,26 @@ import nncf
 from training.quantisation.bias import LAYERS, with_corrected_biases
 from training.quantisation.calibration import Calibration
 from training.quantisation.kl import kl_ranges
-from training.quantisation.qdq import with_int8_layers
+from training.quantisation.qdq import quantisable_layers, with_int8_layers
 
 # Biases are corrected on so many of the first pictures' pixels: a detector's large ones fill the memory sooner.
 CORRECTION_PIXELS = 32 * 224 * 224
 
-PostTraining = Callable[[onnx.ModelProto, Calibration], onnx.ModelProto]
+# A float graph, the pictures, and the weights of the layers that stay float.
+PostTraining = Callable[[onnx.ModelProto, Calibration, Collection[str]], onnx.ModelProto]
 
 
-def with_nncf(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
+def with_nncf(
+    model: onnx.ModelProto, calibration: Calibration, float_weights: Collection[str] = ()
+) -> onnx.ModelProto:
     """Quantise a graph with NNCF, all but what lies behind its last layers: a detector's boxes would be rounded too.
 
     Args:
         model: float, with one input.
         calibration: the pictures.
+        float_weights: names of the weights whose layers stay float.
     """
+    kept = [layer.node.name for layer in quantisable_layers(model) if layer.weight in float_weights]
     nncf.set_log_level(logging.ERROR)
     name = model.graph.input[0].name
     quantised: onnx.ModelProto = nncf.quantize(
@@ -47,15 +52,20 @@ def with_nncf(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelPro
         nncf.Dataset(calibration, lambda picture: {name: picture}),
         subset_size=len(calibration),
         target_device=nncf.TargetDevice.CPU,
-        ignored_scope=nncf.IgnoredScope(names=behind_the_last_layers(model), validate=False),
+        ignored_scope=nncf.IgnoredScope(names=[*behind_the_last_layers(model), *kept], validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
     )
     return with_corrected_biases(quantised, model, _for_correction(calibration))
 
 
-def with_kl(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
+def with_kl(
+    model: onnx.ModelProto, calibration: Calibration, float_weights: Collection[str] = ()
+) -> onnx.ModelProto:
     """Quantise a graph's convolutions and linear maps with ranges by KL calibration; arguments as `with_nncf`."""
-    quantised = with_int8_layers(model, kl_ranges(model, calibration))
+    ranges = kl_ranges(model, calibration)
+    quantised = with_int8_layers(
+        model, {name: one for name, one in ranges.items() if name not in float_weights}
+    )
     return with_corrected_biases(quantised, model, _for_correction(calibration))
 
 
