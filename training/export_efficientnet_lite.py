@@ -1,6 +1,7 @@
-"""Make the embedder that Checklane starts with: EfficientNet-lite with ImageNet weights, a linear map behind it.
+"""Make an embedder that no picture of a product trained, to measure trained ones by: EfficientNet-lite with ImageNet
+weights, a linear map behind it.
 
-    python -m training.export_efficientnet_lite --model lite0 --out fixtures/models/NAME
+    python -m training.export_efficientnet_lite --model lite2 --out DIR
 
 No network is trained here. The published weights give 1280 pooled features, none of them ever negative: their
 signs say nothing, and their cosines are all high. The linear map takes the mean off, weakens the directions in
@@ -197,7 +198,7 @@ def describe_accuracy(embedder: ProductEmbedder, seed: int) -> str:
     )
 
 
-def describe(model: str, seed: int) -> ModelCard:
+def describe(model: str, seed: int, n_products: int) -> ModelCard:
     """The card of the embedder, but for its file's SHA-256 and accuracy."""
     package, _ = PACKAGES[model]
     side = INPUT_SIDE
@@ -218,7 +219,7 @@ def describe(model: str, seed: int) -> ModelCard:
             "linear map by Checklane"
         ),
         trained_on=(
-            f"ImageNet-1k (trunk); {FIT_PRODUCTS * FIT_VIEWS} generated pictures of {FIT_PRODUCTS} invented "
+            f"ImageNet-1k (trunk); {n_products * FIT_VIEWS} generated pictures of {n_products} invented "
             "products (linear map)"
         ),
         seed=seed,
@@ -232,22 +233,23 @@ def describe(model: str, seed: int) -> ModelCard:
     )
 
 
-def export(model: str, out: Path, seed: int) -> ModelCard:
+def export(model: str, out: Path, seed: int, n_products: int = FIT_PRODUCTS) -> ModelCard:
     """Fit, write, prove and only then give the folder its name.
 
     Args:
         model: a key of PACKAGES.
         out: the model folder to make; it must not be there yet.
         seed: of the generated pictures and of the rotation.
+        n_products: to invent, for the map to be fitted on.
     Raises:
         ExportRefused: `out` exists, or the file does not do what its PyTorch form does.
     """
     if out.exists():
         raise ExportRefused(f"{out} is there already; remove it or name another folder.")
-    card = describe(model, seed)
+    card = describe(model, seed, n_products)
     embedder = EfficientNetLiteEmbedder(load_imagenet_trunk(model)).eval()
-    print(f"drawing {FIT_PRODUCTS * FIT_VIEWS} pictures and fitting the linear map ...")
-    fitted_on = reference_crops(more_products(FIT_PRODUCTS, seed), views=FIT_VIEWS, seed=seed)
+    print(f"drawing {n_products * FIT_VIEWS} pictures and fitting the linear map ...")
+    fitted_on = reference_crops(more_products(n_products, seed), views=FIT_VIEWS, seed=seed)
     fit(embedder, fitted_on, card, seed=seed)
 
     pictures = fitted_on.crops[:: len(fitted_on.crops) // N_PROOF]

@@ -27,6 +27,7 @@ from django.db import connections
 
 from backend.checkout.recogniser import SILENCE_REMEMBERED_SECONDS
 from backend.engines import embedded
+from demo_catalogue import more_products, render_reference_image
 from tests import faults
 from tests.backend.factories import make_picture
 from tests.engines import DATA_DIR
@@ -510,9 +511,7 @@ def test_what_is_deleted_is_not_found_by_the_next_search(live_service, recognise
     """A product, or its only picture; searched for with that very picture, at once."""
     at_once, ghosts, left = 20, 0, faults.DELETIONS.now
     while left > 0:
-        pictures = [
-            make_picture(random.randrange(1 << 30), size=(320, 320)) for _ in range(min(at_once, left))
-        ]
+        pictures = [draw_product() for _ in range(min(at_once, left))]
         made = [(data, *add_picture(live_service, data)) for data in pictures]
         until(partial(all_embedded, live_service))
         for data, sku, _ in made:
@@ -531,6 +530,14 @@ def test_what_is_deleted_is_not_found_by_the_next_search(live_service, recognise
     figure(f"{faults.DELETIONS.now} deletions, each searched for at once; {ghosts} ghosts")
 
 
+def draw_product() -> bytes:
+    """A picture of a product that there was none of before, on which the detector agrees with itself."""
+    [product] = more_products(1, seed=random.randrange(100_000))
+    buffer = io.BytesIO()
+    render_reference_image(product, view=1, seed=0).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
 def answered(recognise: Callable[[bytes], requests.Response], data: bytes) -> requests.Response:
     """What a caller gets who sends a photo again after a 503, as a busy machine answers now and then."""
 
@@ -543,8 +550,8 @@ def answered(recognise: Callable[[bytes], requests.Response], data: bytes) -> re
 
 
 def named(answer: requests.Response, sku: str) -> dict[str, Any] | None:
-    """The candidate of the first item that is this product."""
-    candidates = answer.json()["items"][0]["candidates"]
+    """The candidate that is this product, of the first item that has it."""
+    candidates = [one for item in answer.json()["items"] for one in item["candidates"]]
     return next((one for one in candidates if one["product"]["sku"] == sku), None)
 
 

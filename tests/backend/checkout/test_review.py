@@ -176,7 +176,7 @@ def test_what_makes_others_worse_is_refused_and_names_them_unless_somebody_says_
     """A photo of COLA, said to be PLUM: a picture of COLA would find it first."""
     recognition = recognise(picture(1, quality=50))
     correction = services.correct(recognition, made_by="till", item=1, sku="PLUM")
-    add_reference_image(product=products["COLA"], data=make_picture(1, (320, 240), quality=20))
+    add_reference_image(product=products["COLA"], data=make_picture(1, (320, 240), quality=51))
     enrol_and_wait(generation)
     with pytest.raises(Problem) as refused:
         review_here(correction)

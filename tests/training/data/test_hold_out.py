@@ -11,7 +11,7 @@ from training.data.lists import read_folder
 
 REPOSITORY = Path(__file__).parents[3]
 CATALOGUE = REPOSITORY / "fixtures/demo_catalogue"
-(MODEL,) = (REPOSITORY / "fixtures/models").glob("efficientnet*")
+MODEL = REPOSITORY / "fixtures/models/checklane-embedder-int8"
 
 
 def turned(*degrees: float) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
