@@ -73,7 +73,6 @@ def embedder_task(settings: EmbedderSettings, process: Process, before: Checkpoi
         network.backbone.normalisation,
         seed=settings.seed,
     )
-
     return Task(
         network=network,
         origin=origin,

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.live import shipped_embedder
 from training.data.hold_out import held_out_pictures, main, sequences
 from training.data.lists import read_folder
 
 REPOSITORY = Path(__file__).parents[3]
 CATALOGUE = REPOSITORY / "fixtures/demo_catalogue"
-MODEL = REPOSITORY / "fixtures/models/checklane-embedder-int8"
+MODEL = shipped_embedder()
 
 
 def turned(*degrees: float) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
