@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -40,10 +41,11 @@ FIRST_BATCH, LARGEST_BATCH = 16, 64
 BATCH_SECONDS = 1.0
 COPY_BATCH = 500
 REMOVAL_BATCH = 500
-# While one batch is embedded the next is read and decoded, in threads of its own.
+# While one batch is embedded the next is read and decoded, and the one before is written to Milvus, in threads of
+# their own.
 BATCHES_AT_ONCE = 2
 DECODING_THREADS = 2
-# Longer than two batches can take, with Milvus' time-outs in them: nobody else may touch a leased row's entry.
+# Longer than three batches can take, with Milvus' time-outs in them: nobody else may touch a leased row's entry.
 LEASE = timedelta(minutes=5)
 MAX_ATTEMPTS = 5
 # Of two proposals for one picture: nearer than this they are the same.
@@ -82,6 +84,21 @@ class Batch:
     prepared: list[tuple[Embedding, ReferenceImage, Future[Prepared]]]
 
 
+@dataclass(frozen=True)
+class Written:
+    """Leased rows that were embedded, and their entries on the way to Milvus.
+
+    Attributes:
+        rows: of the batch.
+        done: those that have an entry, each with the revision that it is of.
+        arrival: of the entries.
+    """
+
+    rows: list[Embedding]
+    done: list[tuple[Embedding, int]]
+    arrival: Future[None]
+
+
 class Models:
     """What a generation's pictures are prepared and embedded with, looked up once."""
 
@@ -113,11 +130,12 @@ def enrol(
     over, ends, size = 0, time.monotonic() + seconds, FIRST_BATCH
     models: Models | None = None
     waiting: deque[Batch] = deque()
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+    writing: deque[Written] = deque()
+    with ThreadPoolExecutor(DECODING_THREADS) as pool, ThreadPoolExecutor(1) as writer:
         try:
             while True:
                 began = time.monotonic()
-                in_time = over == 0 or began < ends
+                in_time = began < ends or not (over or writing)
                 # Removals before each batch: a picture that is deleted while it is embedded is to go at once.
                 if in_time and (
                     rows := _claim(generation, EmbeddingState.REMOVING, reference_image_ids, REMOVAL_BATCH)
@@ -133,18 +151,27 @@ def enrol(
                         waiting.append(Batch(rows, []))  # given back from here on, whatever fails
                         models = models or Models(generation)
                         waiting[-1] = _begin(generation, rows, models, pool)
-                    if not waiting:
+                    if not waiting and not writing:
                         return over
-                    assert models is not None
-                    batch = waiting.popleft()
-                    n_over = _embed(generation, batch, models)
-                    size = _next_size(size, len(batch.rows), time.monotonic() - began)
+                    n_written = len(writing)
+                    if waiting:
+                        assert models is not None
+                        batch = waiting.popleft()
+                        writing.append(_embed(generation, batch, models, writer))
+                        size = _next_size(size, len(batch.rows), time.monotonic() - began)
+                    n_over = _arrive(writing.popleft()) if n_written else 0
                 over += n_over
                 if each is not None:
                     each(n_over)
         except BaseException:
-            for batch in waiting:  # not begun, so it is no attempt
-                _rows(batch.rows).update(lease_until=None, attempts=_NOT_COUNTED)
+            for written in writing:
+                if written.arrival.cancel():
+                    _put_back(written.rows)
+                else:
+                    with suppress(Exception):  # the first failure is the one to tell
+                        _arrive(written)
+            for batch in waiting:
+                _put_back(batch.rows)
                 for _, _, prepared in batch.prepared:
                     prepared.cancel()
             raise
@@ -185,6 +212,11 @@ def _claim(
 
 def _rows(rows: Sequence[Embedding]) -> QuerySet[Embedding]:
     return Embedding.objects.filter(pk__in=[row.pk for row in rows])
+
+
+def _put_back(rows: Sequence[Embedding]) -> None:
+    """Let go of rows that nothing was tried with."""
+    _rows(rows).update(lease_until=None, attempts=_NOT_COUNTED)
 
 
 def _give_back(rows: Sequence[Embedding], error: Exception) -> None:
@@ -314,8 +346,8 @@ def _see_to_main_body(
     return propose_box(decoded, detector)
 
 
-def _embed(generation: Generation, batch: Batch, models: Models) -> int:
-    """Embed what could be prepared; what failed is noted on its row."""
+def _embed(generation: Generation, batch: Batch, models: Models, writer: ThreadPoolExecutor) -> Written:
+    """Embed what could be prepared, and have it written; what could not is noted on its row."""
     try:
         ready = []
         for row, image, coming in batch.prepared:
@@ -330,22 +362,32 @@ def _embed(generation: Generation, batch: Batch, models: Models) -> int:
             if _keep_what_was_seen(image, prepared, models.detector_name):
                 ready.append((row, image, prepared))
             else:  # somebody set another box meanwhile: the next batch has it
-                _rows([row]).update(lease_until=None, attempts=_NOT_COUNTED)
+                _put_back([row])
+        entries = []
         if ready:
             embeddings = models.embedder.embed_prepared([prepared.model_input for _, _, prepared in ready])
-            get_gallery(generation).upsert(
-                [
-                    Entry(image.pk, image.product_id, image.revision, vector, hash_code)
-                    for (_, image, _), vector, hash_code in zip(
-                        ready, embeddings.vectors, embeddings.hash_codes, strict=True
-                    )
-                ]
-            )
-            _finish([(row, image.revision) for row, image, _ in ready])
+            entries = [
+                Entry(image.pk, image.product_id, image.revision, vector, hash_code)
+                for (_, image, _), vector, hash_code in zip(
+                    ready, embeddings.vectors, embeddings.hash_codes, strict=True
+                )
+            ]
+        arrival = writer.submit(get_gallery(generation).upsert, entries)
     except Exception as error:
         _give_back(batch.rows, error)
         raise
-    return len(batch.rows)
+    return Written(batch.rows, [(row, image.revision) for row, image, _ in ready], arrival)
+
+
+def _arrive(written: Written) -> int:
+    """Wait until Milvus has a batch's entries, and note it; the number of its rows."""
+    try:
+        written.arrival.result()
+        _finish(written.done)
+    except Exception as error:
+        _give_back(written.rows, error)
+        raise
+    return len(written.rows)
 
 
 def _keep_what_was_seen(image: ReferenceImage, prepared: Prepared, detector_name: str) -> bool:

@@ -103,8 +103,7 @@ def import_by_chance(name: str, folder: Path) -> Path:
     """One of upstream's models with weights by chance, as a model folder."""
     published = write(folder / f"{name}.pdparams", weights_of(name))
     out = folder / name
-    status = import_paddle.main(["--model", name, "--weights", str(published), "--out", str(out)])
-    assert status == 0, f"{name} could not be imported"
+    import_paddle.import_paddle(name, published, out)
     return out
 
 

@@ -137,7 +137,7 @@ class _Job:
         _wait(lambda: self.n_embedded() > 0)
         started, before = time.monotonic(), self.n_embedded()
         wanted = sum(self._ask("GET", f"/{self.generation}")["pictures"].values())
-        _wait(lambda: self.is_ready() or self.n_embedded() == wanted, every=0.2)
+        _wait(lambda: self.is_ready() or self.n_embedded() == wanted)
         seconds = time.monotonic() - started
         _wait(self.is_ready)
         self.retire()

@@ -15,6 +15,7 @@ from backend.gallery.loading import get_embedder, get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation
 from backend.gallery.selectors import count_ledger
 from recognition import images
+from recognition.embedder import ProductEmbedder
 from recognition.errors import GalleryUnavailable, ModelRefused
 from tests.backend.factories import make_device, make_picture, make_product
 
@@ -86,17 +87,26 @@ def test_a_new_box_is_embedded_again_in_the_same_place(generation):
     assert not np.allclose(before.vector, after.vector, atol=1e-2)
 
 
+def change(image):
+    set_main_body(ReferenceImage.objects.get(pk=image.pk), (60, 40, 150, 110), BoxSource.PERSON)
+
+
+def while_embedded(generation, monkeypatch, act):
+    """Have something happen, once, between a picture's claim and its entry."""
+    get_embedder(generation.embedder)  # which embeds too, when it is loaded
+    embed_prepared = ProductEmbedder.embed_prepared
+
+    def act_then_embed(model, inputs):
+        monkeypatch.setattr(ProductEmbedder, "embed_prepared", embed_prepared)
+        act()
+        return embed_prepared(model, inputs)
+
+    monkeypatch.setattr(ProductEmbedder, "embed_prepared", act_then_embed)
+
+
 def test_a_picture_that_changes_while_it_is_embedded_is_pending_again(generation, monkeypatch):
     image = add(box=(0, 0, 80, 80))
-    gallery = get_gallery(generation)
-    upsert = gallery.upsert
-
-    def change_meanwhile(entries):
-        set_main_body(ReferenceImage.objects.get(pk=image.pk), (60, 40, 150, 110), BoxSource.PERSON)
-        monkeypatch.setattr(gallery, "upsert", upsert)
-        upsert(entries)
-
-    monkeypatch.setattr(gallery, "upsert", change_meanwhile)
+    while_embedded(generation, monkeypatch, lambda: change(image))
     assert enrol(generation) == 2
     assert (row_of(image).state, row_of(image).revision) == ("embedded", 2)
     assert entry_of(generation, image.pk).revision == 2
@@ -116,14 +126,8 @@ def test_what_is_deleted_leaves_milvus_and_then_the_ledger(generation, whole_pro
 
 def test_a_picture_deleted_while_it_is_embedded_leaves_no_ghost(generation, monkeypatch):
     image = add()
-    image_id, gallery = image.pk, get_gallery(generation)
-    upsert = gallery.upsert
-
-    def delete_meanwhile(entries):
-        ReferenceImage.objects.get(pk=image_id).delete()
-        upsert(entries)
-
-    monkeypatch.setattr(gallery, "upsert", delete_meanwhile)
+    image_id = image.pk
+    while_embedded(generation, monkeypatch, lambda: ReferenceImage.objects.get(pk=image_id).delete())
     enrol(generation)
     assert entry_of(generation, image_id) is None
     assert not Embedding.objects.filter(reference_image_id=image_id).exists()
@@ -177,6 +181,31 @@ def test_milvus_away_costs_no_attempt_and_loses_nothing(generation, monkeypatch)
     assert row_of(image).state == EmbeddingState.EMBEDDED
 
 
+def test_milvus_away_in_the_middle_keeps_what_is_written_and_lets_go_of_the_rest(generation, monkeypatch):
+    """One batch has arrived, one fails on its way, one is embedded behind it and one is being decoded."""
+    monkeypatch.setattr(enrolment, "FIRST_BATCH", 1)
+    monkeypatch.setattr(enrolment, "LARGEST_BATCH", 1)
+    images = [add(number) for number in range(5)]
+    gallery = get_gallery(generation)
+    upsert, written = gallery.upsert, []
+
+    def fail_second(entries):
+        written.append(entries)
+        if len(written) > 1:
+            raise GalleryUnavailable("gone")
+        upsert(entries)
+
+    with monkeypatch.context() as away:
+        away.setattr(gallery, "upsert", fail_second)
+        with pytest.raises(GalleryUnavailable):
+            enrol(generation)
+    rows = [row_of(image) for image in images]
+    assert [row.state for row in rows] == ["embedded"] + 4 * ["pending"]
+    assert all((row.attempts, row.lease_until) == (0, None) for row in rows)
+    assert enrol(generation) == 4
+    assert all(row_of(image).state == EmbeddingState.EMBEDDED for image in images)
+
+
 def test_a_model_that_cannot_be_loaded_costs_no_attempt_and_holds_nothing(generation, monkeypatch):
     image = add()
 
@@ -195,12 +224,12 @@ def test_a_model_that_cannot_be_loaded_costs_no_attempt_and_holds_nothing(genera
 def test_a_picture_that_changes_while_milvus_is_away_is_forgiven_once(generation, monkeypatch):
     image = add(box=(0, 0, 80, 80))
 
-    def change_and_fail(_):
-        set_main_body(ReferenceImage.objects.get(pk=image.pk), (60, 40, 150, 110), BoxSource.PERSON)
+    def fail(_):
         raise GalleryUnavailable("gone")
 
+    while_embedded(generation, monkeypatch, lambda: change(image))
     with monkeypatch.context() as away:
-        away.setattr(get_gallery(generation), "upsert", change_and_fail)
+        away.setattr(get_gallery(generation), "upsert", fail)
         with pytest.raises(GalleryUnavailable):
             enrol(generation)
     assert (row_of(image).state, row_of(image).attempts) == ("pending", 0)
