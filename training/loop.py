@@ -15,7 +15,13 @@ from training.config import settings_to_dict
 from training.curves import EPOCH
 from training.data.samplers import BatchSampler
 from training.distributed import Process, share_buffers, wrapped
-from training.optimiser import build_optimiser, build_scaler, set_learning_rate, take_step
+from training.optimiser import (
+    build_optimiser,
+    build_scaler,
+    half_precision,
+    set_learning_rate,
+    take_step,
+)
 from training.run_folder import RunFolder, Watch, watched_batches
 from training.schedule import learning_rate_factor, scaled_learning_rate
 from training.settings import Settings
@@ -96,11 +102,14 @@ def run(task: Task, folder: RunFolder, before: Checkpoint | None, *, until_epoch
         total_batch=sampler.batch_size,
         reference_batch=settings.optimiser.reference_batch,
     )
+    computed_in = str(half_precision(process.device, settings.precision) or torch.float32).removeprefix(
+        "torch."
+    )
     origin = task.origin if before is None else f"resumed after epoch {before.epoch}"
     folder.say(
         f"{settings.name}: {sum(weight.numel() for weight in network.parameters()):,} weights, {origin}; "
         f"{task.trained_on}; {steps_per_epoch} steps of {sampler.batch_size} an epoch, learning rate {rate:g}; "
-        f"{process.count} process(es) on {process.device.type}"
+        f"{process.count} process(es) on {process.device.type} in {computed_in}"
     )
 
     last_epoch = min(settings.epochs, until_epoch or settings.epochs)

@@ -1,10 +1,11 @@
 """From settings to networks, and from networks to the cards that say how pictures become their input."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recognition.model_card import (
     DecodedOutputs,
@@ -36,10 +37,12 @@ from training.settings import (
     EmbedderSettings,
     FromCheckpoint,
     FromImageNet,
+    FromModel,
     FromPackage,
     PairSettings,
     StartChoice,
 )
+from training.unfold import unfold
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -84,16 +87,25 @@ def build_losses(terms: dict[str, LossTerm], table: dict[str, type[nn.Module]]) 
     return WeightedSum({name: (term.weight, table[name](**term.arguments)) for name, term in terms.items()})
 
 
-def start(network: EmbedderModel | PicoDet, choice: StartChoice | None) -> str:
+def start(
+    network: EmbedderModel | PicoDet, choice: StartChoice | None, pictures: Iterable[Tensor] = ()
+) -> str:
     """Give a network the weights that it shall start from.
 
+    Args:
+        network: to be trained.
+        choice: of the settings.
+        pictures: batches (N, 3, H, W) as it will be trained on; only a model folder's weights want them.
     Returns:
         What was taken, in a sentence for the log.
     Raises:
-        CheckpointRefused, WeightsRefused: the file is of another model.
+        CheckpointRefused, WeightsRefused, RecognitionError: the file is of another model.
     """
     if choice is None:
         return "weights by chance"
+    if isinstance(choice, FromModel):
+        unfold(network, choice.folder, pictures)
+        return f"weights from {choice.folder}"
     if isinstance(choice, FromCheckpoint):
         return _start_from_checkpoint(network, choice.path)
     if isinstance(choice, FromImageNet):
@@ -142,7 +154,7 @@ def _start_from_checkpoint(network: nn.Module, path: Path) -> str:
     return origin
 
 
-def inference_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+def inference_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The weights to evaluate and export: the running mean where there is one."""
     weights = dict(checkpoint.weights)
     if checkpoint.average is not None and checkpoint.average["steps"]:

@@ -89,15 +89,35 @@ def set_learning_rate(optimiser: Optimizer, rate: float) -> None:
         group["lr"] = rate * group["multiplier"]
 
 
+# What a CPU names the instructions that multiply bfloat16. Without them a step took four to five times as long as in
+# float32.
+CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+
+
+def half_precision(device: torch.device, precision: str) -> torch.dtype | None:
+    """What the forward pass computes in where it does not in float32; None is float32 throughout.
+
+    Args:
+        device: of the network.
+        precision: of the settings. Mixed is float16 on a GPU and bfloat16 on a CPU that has instructions for it.
+    """
+    if precision != "mixed":
+        return None
+    if device.type == "cuda":
+        return torch.float16
+    has = torch.cpu.get_capabilities()
+    return torch.bfloat16 if any(has.get(name) for name in CPU_BFLOAT16) else None
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Where the forward pass computes in half precision, if it shall: float16 on a GPU, bfloat16 on a CPU."""
-    half = torch.float16 if device.type == "cuda" else torch.bfloat16
-    return torch.autocast(device.type, half, enabled=precision == "mixed")
+    """Where the forward pass computes in half precision, if it shall and the device can."""
+    half = half_precision(device, precision)
+    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
 
 def build_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     """Scales a float16 loss so that small gradients do not vanish; does nothing where there is no float16."""
-    enabled = precision == "mixed" and device.type == "cuda"
+    enabled = half_precision(device, precision) == torch.float16
     return torch.amp.GradScaler(device.type, init_scale=LOSS_SCALE, enabled=enabled)
 
 

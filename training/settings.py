@@ -72,8 +72,20 @@ class FromPackage(Table):
     kind: Literal["package"]
 
 
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class FromModel(Table):
+    """Weights of a model folder that `training.export` wrote at fp32, such as what ships; all but the head.
+
+    Attributes:
+        folder: of the model.
+    """
+
+    kind: Literal["model"]
+    folder: Path
+
+
 StartChoice = Annotated[
-    FromCheckpoint | FromImageNet | FromPublished | FromPackage, Field(discriminator="kind")
+    FromCheckpoint | FromImageNet | FromPublished | FromPackage | FromModel, Field(discriminator="kind")
 ]
 
 
@@ -612,7 +624,8 @@ class Run(Table):
         epochs: in all.
         batch_size: pictures of one process' step.
         workers: loader processes of each process; 0 loads in the process itself.
-        precision: full is float32. mixed is float16 with a scaled loss on a GPU, bfloat16 on a CPU.
+        precision: full is float32. mixed is float16 with a scaled loss on a GPU, bfloat16 on a CPU that has
+            instructions for it, and float32 on one that has not.
         device: cpu, cuda, or auto, which is cuda where there is one.
     """
 

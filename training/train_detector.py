@@ -15,7 +15,7 @@ from training.averaging import WeightAverage
 from training.checkpoint import Checkpoint, load_weights
 from training.coco_ap import evaluate_detector
 from training.data.augment_detection import DetectionAugmentation
-from training.data.datasets import DetectionDataset, collate_detection
+from training.data.datasets import DetectionDataset, collate_detection, first_pictures
 from training.data.samplers import ShuffledSampler
 from training.distributed import Process, mean_over_processes, share_buffers
 from training.loop import Task
@@ -49,7 +49,22 @@ def detector_task(settings: DetectorSettings, process: Process, before: Checkpoi
 
     # Network, with the weights to begin with, and their running mean.
     network = build_detector(settings.model, len(scenes.classes))
-    origin = start(network, settings.model.start_from) if before is None else ""
+    side = settings.input.side
+    dataset = DetectionDataset(
+        scenes,
+        DetectionAugmentation(
+            side,
+            side,
+            multi_scale=settings.data.multi_scale,
+            crop=settings.data.crop,
+            distort=settings.data.distort,
+        ),
+        network.backbone.normalisation,
+        seed=settings.seed,
+    )
+    origin = ""
+    if before is None:
+        origin = start(network, settings.model.start_from, first_pictures(dataset, sampler))
     network = learning_int8(network, settings)
     if before is not None:
         load_weights(network, before.weights, str(settings.out))
@@ -97,19 +112,6 @@ def detector_task(settings: DetectorSettings, process: Process, before: Checkpoi
             "average": None if average is None else average.state_dict(),
         }
 
-    side = settings.input.side
-    dataset = DetectionDataset(
-        scenes,
-        DetectionAugmentation(
-            side,
-            side,
-            multi_scale=settings.data.multi_scale,
-            crop=settings.data.crop,
-            distort=settings.data.distort,
-        ),
-        network.backbone.normalisation,
-        seed=settings.seed,
-    )
     return Task(
         network=network,
         origin=origin,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from training.checkpoint import Checkpoint, load_weights
 from training.components import LOSSES
-from training.data.datasets import EmbedderDataset
+from training.data.datasets import EmbedderDataset, first_pictures
 from training.distributed import Process
 from training.loop import Task
 from training.networks import build_embedder, build_losses, embedder_card, learning_int8, start
@@ -36,7 +36,15 @@ def embedder_task(settings: EmbedderSettings, process: Process, before: Checkpoi
 
     # Network, with the weights to begin with.
     network = build_embedder(settings.model, len(pictures.classes))
-    origin = start(network, settings.model.start_from) if before is None else ""
+    dataset = EmbedderDataset(
+        pictures,
+        augmentation(settings.data.augmentation, settings.input.side),
+        network.backbone.normalisation,
+        seed=settings.seed,
+    )
+    origin = ""
+    if before is None:
+        origin = start(network, settings.model.start_from, first_pictures(dataset, sampler))
     network = learning_int8(network, settings)
     if before is not None:
         load_weights(network, before.weights, str(settings.out))
@@ -67,12 +75,6 @@ def embedder_task(settings: EmbedderSettings, process: Process, before: Checkpoi
             hashes=settings.model.has_codes,
         )
 
-    dataset = EmbedderDataset(
-        pictures,
-        augmentation(settings.data.augmentation, settings.input.side),
-        network.backbone.normalisation,
-        seed=settings.seed,
-    )
     return Task(
         network=network,
         origin=origin,

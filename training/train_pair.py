@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recognition.model_card import ModelCard
 from training.checkpoint import Checkpoint, CheckpointRefused, load_weights
 from training.components import DISTILLATION_LOSSES
-from training.data.datasets import EmbedderDataset, Readable
+from training.data.datasets import EmbedderDataset, Readable, first_pictures
 from training.distributed import Process
 from training.loop import Task
 from training.models.embedder import EmbedderModel, EmbedderOutput
@@ -109,15 +109,23 @@ def pair_task(settings: PairSettings, process: Process, before: Checkpoint | Non
 
     # Both networks, with the weights to begin with, and the losses between them.
     pair = build_pair(settings, len(pictures.classes))
+    dataset = EmbedderDataset(
+        pictures,
+        augmentation(settings.data.augmentation, settings.input.side),
+        pair.student.backbone.normalisation,
+        seed=settings.seed,
+    )
     if before is not None:
         assert before.teacher is not None
         load_weights(pair.student, before.weights, str(settings.out))
         load_weights(pair.teacher, before.teacher, str(settings.out))
         origin = ""
     else:
-        origin = f"student: {start(pair.student, settings.model.start_from)}"
+        of_student = start(pair.student, settings.model.start_from, first_pictures(dataset, sampler))
+        origin = f"student: {of_student}"
         if not pair.is_fixed:
-            origin += f"; teacher: {start(pair.teacher, (settings.teacher or settings.model).start_from)}"
+            choice = (settings.teacher or settings.model).start_from
+            origin += f"; teacher: {start(pair.teacher, choice, first_pictures(dataset, sampler))}"
     pair.to(process.device)
     card = embedder_card(settings, pair.student)
     criterion = build_losses(settings.losses, DISTILLATION_LOSSES).to(process.device)
@@ -135,12 +143,6 @@ def pair_task(settings: PairSettings, process: Process, before: Checkpoint | Non
         )
         return {**figures, AGREEMENT: agreement(pair, judged.query, card, process, **how)}
 
-    dataset = EmbedderDataset(
-        pictures,
-        augmentation(settings.data.augmentation, settings.input.side),
-        pair.student.backbone.normalisation,
-        seed=settings.seed,
-    )
     return Task(
         network=pair,
         origin=origin,

@@ -10,7 +10,16 @@ from training.models.necks import BNNeck
 from training.models.picodet import PicoDet
 from training.models.pplcnet import PPLCNet, PPLCNetTrunk
 from training.models.resnet_vd import ResNet50Vd
-from training.optimiser import Rule, build_optimiser, build_scaler, rules, set_learning_rate, take_step
+from training.optimiser import (
+    Rule,
+    autocast,
+    build_optimiser,
+    build_scaler,
+    half_precision,
+    rules,
+    set_learning_rate,
+    take_step,
+)
 from training.settings import Optimiser
 
 SPARED, PLAIN, FASTER = Rule(decays=False), Rule(), Rule(multiplier=2.0)
@@ -53,6 +62,20 @@ def test_every_weight_is_in_one_group_and_gets_its_rate(kind: str) -> None:
     rates = {group["multiplier"]: group["lr"] for group in optimiser.param_groups}
     assert rates == {1.0: 0.3, 2.0: 0.6}
     assert {group["weight_decay"] for group in optimiser.param_groups} == {0.0, 0.5}
+
+
+@pytest.mark.parametrize("instructions", [{"avx512_bf16": True}, {"bf16": True}, {"avx2": True}, {}])
+def test_mixed_precision_is_bfloat16_where_a_cpu_has_instructions_for_it(
+    instructions: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    cpu, has = torch.device("cpu"), "bf16" in str(instructions)
+    one = torch.ones(2, 2)
+    with autocast(cpu, "mixed"):
+        assert (one @ one).dtype == (torch.bfloat16 if has else torch.float32)
+    with autocast(cpu, "full"):
+        assert (one @ one).dtype == torch.float32
+    assert half_precision(torch.device("cuda"), "mixed") == torch.float16
 
 
 def test_a_step_goes_against_the_gradient_and_no_further_than_the_clip() -> None:

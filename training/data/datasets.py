@@ -5,8 +5,9 @@ that a picture's random numbers depend on. Evaluation goes through `recognition.
 that serving uses.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from training.data.augment_detection import DetectionAugmentation
 from training.data.coco import Scenes
 from training.data.pictures import Pictures
 from training.data.randomness import Stream, generator
-from training.data.samplers import Draw
+from training.data.samplers import BatchSampler, Draw
 from training.models.embedder import Normalisation
 
 
@@ -126,6 +127,19 @@ def collate_detection(samples: Sequence[DetectionSample]) -> DetectionBatch:
         [sample.boxes for sample in samples],
         [sample.labels for sample in samples],
     )
+
+
+def first_pictures(dataset: Dataset[Any], sampler: BatchSampler, n_batches: int = 4) -> Iterator[Tensor]:
+    """The pictures of a training's first batches, each (N, 3, H, W), as it will see them.
+
+    Args:
+        dataset: whose samples begin with their pixels.
+        sampler: of the run.
+        n_batches: how many.
+    """
+    sampler.start(0)
+    for draws in itertools.islice(sampler, n_batches):
+        yield torch.stack([dataset[draw][0] for draw in draws])
 
 
 class Readable(Protocol):
