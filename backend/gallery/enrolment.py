@@ -85,7 +85,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Written:
+class Sent:
     """Leased rows that were embedded, and their entries on the way to Milvus.
 
     Attributes:
@@ -130,12 +130,12 @@ def enrol(
     over, ends, size = 0, time.monotonic() + seconds, FIRST_BATCH
     models: Models | None = None
     waiting: deque[Batch] = deque()
-    writing: deque[Written] = deque()
+    under_way: deque[Sent] = deque()
     with ThreadPoolExecutor(DECODING_THREADS) as pool, ThreadPoolExecutor(1) as writer:
         try:
             while True:
                 began = time.monotonic()
-                in_time = began < ends or not (over or writing)
+                in_time = began < ends or not (over or under_way)
                 # Removals before each batch: a picture that is deleted while it is embedded is to go at once.
                 if in_time and (
                     rows := _claim(generation, EmbeddingState.REMOVING, reference_image_ids, REMOVAL_BATCH)
@@ -151,25 +151,25 @@ def enrol(
                         waiting.append(Batch(rows, []))  # given back from here on, whatever fails
                         models = models or Models(generation)
                         waiting[-1] = _begin(generation, rows, models, pool)
-                    if not waiting and not writing:
+                    if not waiting and not under_way:
                         return over
-                    n_written = len(writing)
+                    n_sent = len(under_way)
                     if waiting:
                         assert models is not None
                         batch = waiting.popleft()
-                        writing.append(_embed(generation, batch, models, writer))
+                        under_way.append(_embed(generation, batch, models, writer))
                         size = _next_size(size, len(batch.rows), time.monotonic() - began)
-                    n_over = _arrive(writing.popleft()) if n_written else 0
+                    n_over = _arrive(under_way.popleft()) if n_sent else 0
                 over += n_over
                 if each is not None:
                     each(n_over)
         except BaseException:
-            for written in writing:
-                if written.arrival.cancel():
-                    _put_back(written.rows)
+            for sent in under_way:
+                if sent.arrival.cancel():
+                    _put_back(sent.rows)
                 else:
                     with suppress(Exception):  # the first failure is the one to tell
-                        _arrive(written)
+                        _arrive(sent)
             for batch in waiting:
                 _put_back(batch.rows)
                 for _, _, prepared in batch.prepared:
@@ -346,7 +346,7 @@ def _see_to_main_body(
     return propose_box(decoded, detector)
 
 
-def _embed(generation: Generation, batch: Batch, models: Models, writer: ThreadPoolExecutor) -> Written:
+def _embed(generation: Generation, batch: Batch, models: Models, writer: ThreadPoolExecutor) -> Sent:
     """Embed what could be prepared, and have it written; what could not is noted on its row."""
     try:
         ready = []
@@ -376,18 +376,18 @@ def _embed(generation: Generation, batch: Batch, models: Models, writer: ThreadP
     except Exception as error:
         _give_back(batch.rows, error)
         raise
-    return Written(batch.rows, [(row, image.revision) for row, image, _ in ready], arrival)
+    return Sent(batch.rows, [(row, image.revision) for row, image, _ in ready], arrival)
 
 
-def _arrive(written: Written) -> int:
+def _arrive(sent: Sent) -> int:
     """Wait until Milvus has a batch's entries, and note it; the number of its rows."""
     try:
-        written.arrival.result()
-        _finish(written.done)
+        sent.arrival.result()
+        _finish(sent.done)
     except Exception as error:
-        _give_back(written.rows, error)
+        _give_back(sent.rows, error)
         raise
-    return len(written.rows)
+    return len(sent.rows)
 
 
 def _keep_what_was_seen(image: ReferenceImage, prepared: Prepared, detector_name: str) -> bool:

@@ -33,6 +33,7 @@ from backend.gallery import enrolment
 from backend.gallery.selectors import get_active_detector, get_active_generation
 from backend.gallery.services import activate_model, install_model, plan_missing
 from backend.gallery.thresholds import fit_thresholds, needs_fit
+from recognition.metrics import basket_figures
 
 FIXTURES = BASE_DIR / "fixtures"
 CATALOGUE = FIXTURES / "demo_catalogue"
@@ -251,7 +252,7 @@ def _judge(console: Console, answer: dict[str, Any]) -> None:
         return  # another catalogue than the demo's
     named = [item["product"] for item in answer["items"] if item["product"]]
     proposed = Counter(product["sku"] for product in named)
-    apart = sum(((proposed - there) + (there - proposed)).values())
+    apart = round(basket_figures([there], [proposed]).average_counting_distance)
     total = sum(Decimal(product["price"] or 0) for product in named)
     console.print(
         f"Confirmed as proposed, the basket is {total} EUR: "
