@@ -189,6 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for name, count in counts.items():
         print(f"{given.out / name}: {count:,} pictures")
+    wanted = round(given.share * (counts["query.csv"] + counts["train.csv"]))
+    if counts["query.csv"] < wanted / 2:
+        print(
+            f"query.csv: found {counts['query.csv']:,} pictures to hold out, wanted some {wanted:,}: to {given.model} "
+            "nearly all pictures of a product are one sequence. A model that was trained on them finds them so; take "
+            "one that was not, such as python -m training.export_efficientnet_lite makes."
+        )
     return 0
 
 

@@ -79,3 +79,16 @@ def test_the_lists_hold_each_picture_once_and_train(
     (tmp_path / "products.txt").write_text("NOBODY")
     assert main([*arguments, "--products", str(tmp_path / "products.txt")]) == 1
     assert "found no pictures of NOBODY" in capsys.readouterr().err
+
+
+def test_a_model_to_which_a_products_pictures_are_one_sequence_is_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(CATALOGUE), str(tmp_path), "--model", str(MODEL), "--share", "0.5"]
+    assert main(arguments) == 0
+    assert "take one that was not" not in capsys.readouterr().out
+    monkeypatch.setattr(
+        "training.data.hold_out.LIKENESS", 0.1
+    )  # as of a model that has learned them by heart
+    assert main(arguments) == 0
+    assert "found 0 pictures to hold out, wanted some 112" in capsys.readouterr().out
