@@ -153,8 +153,8 @@ def test_the_file_computes_what_the_trained_network_computes(task: str, tmp_path
         off = np.abs(found - value).mean()
         assert off < 0.05 * np.abs(plain_value - value).mean(), "far nearer than the float form"
 
-    # OpenVINO rounds once where the pairs round twice: a cosine of 0.99 to what was trained. A CPU without VNNI adds the
-    # products of bytes two by two in 16 bits, where large ones are cut off: 0.98 there.
+    # OpenVINO rounds once where the pairs round twice: a cosine of 0.99 to what was trained. A CPU without VNNI adds
+    # the products of bytes two by two in 16 bits, where large ones are cut off: 0.98 there.
     least = 0.99 if "vnni" in Path("/proc/cpuinfo").read_text() else 0.97
     folder = ModelFolder(dataclasses.replace(card, precision="int8"), path)
     session = open_session(folder, SessionSettings(batch_sizes=(8,)))
