@@ -111,6 +111,7 @@ SHELL = {"HOME", "PATH", "PWD", "UID"}
 ASSIGNED = re.compile(r"(?:^|[\s;(])(?:for )?([A-Za-z_]\w*)(?:=| in )", re.M)
 READ = re.compile(r"\$\{?([A-Za-z_]\w*)")
 UPLOADED = re.compile(r"@([\w./-]+)(?=\s|$)", re.M)
+WRITTEN = re.compile(r"(?<!@)[\w./{}-]*/[\w./{}-]+")
 
 
 def shell_blocks(document: Path) -> list[str]:
@@ -122,11 +123,19 @@ def test_what_a_command_names_was_made_before(document: Path) -> None:
     before = ""
     for block in shell_blocks(document):
         for line in block.splitlines():
+            made = {as_pattern(word) for word in WRITTEN.findall(before)}
             before += line + "\n"
             unset = set(READ.findall(line)) - set(ASSIGNED.findall(before)) - SHELL
             assert not unset, f"{line}: nothing set {unset}"
             for path in UPLOADED.findall(line):
-                assert (REPOSITORY / path).exists() or before.count(path) > 1, f"{line}: nothing made {path}"
+                # What lies outside the checkout may lie there from before: only commands count.
+                ships = not path.startswith("/") and (REPOSITORY / path).exists()
+                assert ships or any(re.fullmatch(one, path) for one in made), f"{line}: nothing made {path}"
+
+
+def as_pattern(word: str) -> str:
+    """A path in a command or an f-string as an expression, `{name}` for any name."""
+    return r"[\w-]+".join(map(re.escape, re.split(r"\{\w+\}", word)))
 
 
 @each_document

@@ -32,7 +32,10 @@ UNSEEN_SEED = 4711  # neither the fit's nor the card's
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     out = tmp_path_factory.mktemp("untrained") / "embedder"
-    export("lite0", out, seed=0, n_products=FITTED_ON)
+    with pytest.MonkeyPatch.context() as smaller:
+        smaller.setattr("training.export_efficientnet_lite.REFERENCE_SIZE", (200, 200))
+        smaller.setattr("training.export_efficientnet_lite.SCENE_ROUNDS", 1)
+        export("lite0", out, seed=0, n_products=FITTED_ON)
     return load_model_folder(out)
 
 
