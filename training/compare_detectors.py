@@ -9,7 +9,7 @@ all that it finds, recall and doubled boxes by what reaches its card's threshold
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Printed
 
@@ -220,8 +221,8 @@ def read_sets(path: Path) -> dict[str, Scenes]:
 
 
 def show(found: Mapping[str, Mapping[str, Judgement]], path: Path | None) -> None:
-    """Print a table, and write the figures by model and set into a JSON file, if one is named."""
-    Console().print(_table_of(found))
+    """Print a table for each set, and write the figures by model and set into a JSON file, if one is named."""
+    Console().print(*_tables_of(found), sep="\n")
     if path is not None:
         plain = {
             model: {name: asdict(one) for name, one in judgements.items()}
@@ -230,23 +231,25 @@ def show(found: Mapping[str, Mapping[str, Judgement]], path: Path | None) -> Non
         path.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
 
 
-def _table_of(found: Mapping[str, Mapping[str, Judgement]]) -> Printed:
-    """A row for each set and model."""
-    table = Printed(
-        "scenes", "products", "model", "AP50", "AP", "recall", "precision", "doubled a hundred", "best from"
-    )
-    for name in next(iter(found.values())):
+def _tables_of(found: Mapping[str, Mapping[str, Judgement]]) -> Iterator[Printed]:
+    """A table for each set, a row for each model."""
+    for name, first in next(iter(found.values())).items():
+        title = f"{name}: {first.products:,} products"
+        table = Printed(
+            title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+        )
+        table.add_column("model", no_wrap=True)
+        for heading in ("AP50", "AP", "recall", "precision", "doubled\na hundred", "best\nfrom"):
+            table.add_column(heading, justify="right")
         for model, judgements in found.items():
             one = judgements[name]
             table.add_row(
-                name,
-                f"{one.products:,}",
                 model,
                 *(f"{share:.3f}" for share in (one.ap50, one.ap, one.recall, one.precision)),
                 f"{one.doubled:.1f}",
                 f"{one.best_threshold:.2f}",
             )
-    return table
+        yield table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

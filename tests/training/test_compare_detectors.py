@@ -91,8 +91,9 @@ def test_the_program_prints_each_model_on_each_set(
     figures = tmp_path / "figures.json"
     assert main([str(sets), str(tmp_path / "model"), "--json", str(figures)]) == 0
     printed = capsys.readouterr().out
-    assert "photos" in printed
-    assert "drawn" in printed
+    assert "photos: " in printed
+    assert "drawn: " in printed
+    assert "precision" in printed  # nothing is cut off at the 80 columns of a pipe
     (of_model,) = json.loads(figures.read_text()).values()
     assert of_model["photos"]["recall"] == 0.5
 
