@@ -102,14 +102,12 @@ def run(task: Task, folder: RunFolder, before: Checkpoint | None, *, until_epoch
         total_batch=sampler.batch_size,
         reference_batch=settings.optimiser.reference_batch,
     )
-    computed_in = str(half_precision(process.device, settings.precision) or torch.float32).removeprefix(
-        "torch."
-    )
+    computed_in = half_precision(process.device, settings.precision) or torch.float32
     origin = task.origin if before is None else f"resumed after epoch {before.epoch}"
     folder.say(
         f"{settings.name}: {sum(weight.numel() for weight in network.parameters()):,} weights, {origin}; "
         f"{task.trained_on}; {steps_per_epoch} steps of {sampler.batch_size} an epoch, learning rate {rate:g}; "
-        f"{process.count} process(es) on {process.device.type} in {computed_in}"
+        f"{process.count} process(es) on {process.device.type} in {str(computed_in).removeprefix('torch.')}"
     )
 
     last_epoch = min(settings.epochs, until_epoch or settings.epochs)
