@@ -14,15 +14,15 @@ MOUNT = 'mount -t tmpfs -o size="$1" tmpfs "$2" && echo up && exec sleep infinit
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 4 MiB, mounted over a folder; where it is reached from any process of this account.
+def small_disk(folder: Path, size_bytes: int = DISK_BYTES) -> Iterator[Path]:
+    """A file system of 4 MiB or so, mounted over a folder; where it is reached from any process of this account.
 
     It lives in a mount namespace of its own, which root may make, and most other accounts within a user namespace. So
     nothing stays mounted: it ends with the process that holds it.
     """
     account = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     holder = subprocess.Popen(
-        ["unshare", "--mount", *account, "sh", "-c", MOUNT, "sh", str(DISK_BYTES), str(folder)],
+        ["unshare", "--mount", *account, "sh", "-c", MOUNT, "sh", str(size_bytes), str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

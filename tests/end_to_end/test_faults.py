@@ -33,7 +33,7 @@ from tests.backend.factories import make_picture
 from tests.engines import DATA_DIR
 from tests.live import LiveService
 from tests.recognition.toy_models import embedder_card, embedder_model, write_folder
-from tests.small_disk import filled, small_disk
+from tests.small_disk import DISK_BYTES, filled, small_disk
 
 pytestmark = pytest.mark.faults
 
@@ -42,6 +42,7 @@ TOLD_WITHIN_SECONDS = 2.0 if faults.FULL else 4.0
 POSTGRES_BACK_WITHIN_SECONDS = 5.0
 BACK_WITHIN_SECONDS = 300.0  # a bound for tests that would hang, not a promise
 PATIENCE_SECONDS = 10.0  # the setting's default
+BYTES_A_ROUND = 1 << 20  # more than the pictures that a round on the small disk leaves there
 
 
 def engine_processes(name: str) -> list[psutil.Process]:
@@ -753,7 +754,9 @@ def test_a_full_disk_refuses_pictures_and_keeps_nothing_of_them(
             time.sleep(0.25)
         return answer
 
-    with small_disk(tmp_path) as disk, pictures_on(disk, live_service):
+    # What each round leaves has to find room in the end.
+    size = DISK_BYTES + faults.FULL_DISKS.now * BYTES_A_ROUND
+    with small_disk(tmp_path, size) as disk, pictures_on(disk, live_service):
         for round_ in range(faults.FULL_DISKS.now):
             picture = make_picture(random.randrange(1 << 30), size=(640, 480))
             room = 4_096 * (round_ % 10)
