@@ -787,6 +787,7 @@ def test_a_full_disk_refuses_pictures_and_keeps_nothing_of_them(
             until(partial(all_embedded, live_service))
             forget_all(live_service, but=sku)
         forget_all(live_service)
+        until(partial(all_embedded, live_service))  # and what was deleted is removed
     assert pids(live_service) == running
     assert_both_stores_agree(live_service)
     figure(
