@@ -24,9 +24,9 @@ from training.import_paddle import PUBLISHED
 
 PAGE = DOCS / "training.md"
 CONFIGS = REPOSITORY / "training" / "configs"
-# What is not pasted: packages that are here already, GPUs that are not, weights from elsewhere; test_import_paddle.py
-# imports such weights by the same command.
-ELSEWHERE = ("pip install", "torchrun", "curl ", "training.import_paddle")
+# What is not pasted: packages that are here already, GPUs that are not, weights from elsewhere (test_import_paddle.py
+# imports such by the same command), and minutes of training what ships (test_unfold.py has its first step).
+ELSEWHERE = ("pip install", "torchrun", "curl ", "training.import_paddle", "model.start_from=")
 PROGRAM = ".venv/bin/python -m "
 COMPONENTS: dict[str, dict[str, type[Any]]] = {
     "`model.backbone`": BACKBONES,
