@@ -62,7 +62,8 @@ def unfold(network: EmbedderModel | PicoDet, path: Path, pictures: Iterable[Tens
     pairs = _pairs(network)
     own = network.state_dict()
     weights = {name: value for name, value in own.items() if name.startswith(HEAD_PREFIXES)}
-    weights |= {name: value for name, value in file.items() if name not in {f"{p.layer}.bias" for p in pairs}}
+    folded = {f"{pair.layer}.bias" for pair in pairs}  # of the normalisation behind it
+    weights |= {name: value for name, value in file.items() if name not in folded}
     for pair in pairs:  # at first with mean 0 and variance 1
         bias = file.get(f"{pair.layer}.bias")
         if bias is None:
