@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import faults
 from tests.live import LiveService, shipped_embedder, start_live_service
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -121,19 +122,28 @@ def figure(record_property: Callable[[str, object], None]) -> Callable[[str], No
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Name a failure when it happens: whoever stops a long run knows by then what failed."""
-    if report.failed and os.environ.get("PYTEST_XDIST_WORKER") is None:
+    """Tell a failure, and at the full counts a figure, when it happens: whoever stops a long run knows them by then."""
+    if os.environ.get("PYTEST_XDIST_WORKER") is not None:
+        return
+    if report.failed:
         print(f"\n{report.when} of {report.nodeid} failed", file=sys.__stderr__, flush=True)
+    if faults.FULL:
+        for test, text in figures([report]):
+            print(f"\n{test}: {text} ({report.duration:.0f} s)", file=sys.__stderr__, flush=True)
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
-    told = [
-        (report.nodeid.rpartition("::")[2], text)
+def figures(reports: Iterable[pytest.TestReport]) -> list[tuple[str, str]]:
+    """What tests told by the fixture `figure`: (test's name, text)."""
+    return [
+        (report.nodeid.rpartition("::")[2], str(text))
         for report in reports
         for name, text in report.user_properties
         if name == "figure" and report.when == "call"
     ]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    told = figures(report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ()))
     if told:
         terminalreporter.section("figures")
     for test, text in told:
