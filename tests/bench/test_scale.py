@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recognition.gallery import Gallery, IndexSettings
-from tests.bench.scale import sets, strategies
+from tests.bench.scale import changes, sets, strategies
 from tests.bench.scale.agreement import DRIFTING, drifting_rows
 from tests.bench.scale.embeddings import BITS, DIMENSION, FAMILY, PICTURES, Catalogue, make_catalogue
 from tests.bench.scale.filling import Filled, fill
@@ -92,3 +92,10 @@ def test_sets_in_an_exact_gallery_do_not_differ(filled: Filled, catalogue: Catal
     assert [one["embeddings"] for one in found] == [3, 3, 12, 12, 999, 999]
     assert {one["differing"] for one in found} == {0}
     assert {one["recall_at_10"] for one in found} == {1.0}
+
+
+@pytest.mark.django_db
+def test_a_changed_set_shows_in_the_first_answer(filled: Filled) -> None:
+    [found] = changes.measure_changes(filled, 6)
+    assert (found["products"], found["changes"], found["shown_at_once"]) == (333, 6, 6)
+    assert found["longest_ms"] >= found["p50_ms"] > 0

@@ -1,9 +1,10 @@
-"""`make bench-scale`: search, product sets, agreement and memory with up to 300,000 embeddings on the real Milvus.
+"""`make bench-scale`: search, product sets and their changes, agreement and memory with up to 300,000 embeddings on
+the real Milvus.
 
 Filling takes longer than measuring, so name a folder that is kept: the next run finds its galleries there.
 
     make bench-scale ARGS="--data DIR strategies --html strategies.html"
-    make bench-scale ARGS="--data DIR sets agreement memory"
+    make bench-scale ARGS="--data DIR sets changes agreement memory"
 """
 
 import argparse
@@ -20,7 +21,7 @@ from rich.console import Console
 from backend.bootstrap import prepare_environment
 from backend.engines import embedded
 
-PARTS = ("strategies", "sets", "agreement", "memory")
+PARTS = ("strategies", "sets", "changes", "agreement", "memory")
 # A gallery that is searched exactly grows like its embeddings; to know that, the largest need not be held as well.
 LARGEST_FLAT = 100_000
 
@@ -72,7 +73,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     # Django's settings must stand before these are read.
     from django.contrib.staticfiles import finders
 
-    from tests.bench.scale import agreement, memory, sets, strategies
+    from tests.bench.scale import agreement, changes, memory, sets, strategies
     from tests.bench.scale.embeddings import make_catalogue
     from tests.bench.scale.filling import INDEXES, fill, open_gallery
 
@@ -99,6 +100,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             strategies.table_of,
         ),
         "sets": (lambda: sets.measure_sets(largest, catalogue, options.calls), sets.table_of),
+        "changes": (lambda: changes.measure_changes(hnsw[-1], options.calls), changes.table_of),
         "agreement": (
             lambda: agreement.measure_agreement(
                 [one for one in hnsw if one.rows >= sizes[-1] // 10], catalogue.gallery

@@ -9,12 +9,11 @@ from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
-from django.core.management import call_command
 from django.db import connection
 from django.db.models import F
 from rich.table import Table
 
-from backend.catalogue.models import Product, ReferenceImage
+from backend.catalogue.models import ReferenceImage
 from backend.gallery.loading import get_gallery
 from backend.gallery.models import (
     Embedding,
@@ -26,8 +25,7 @@ from backend.gallery.models import (
 from recognition.embedder import Embeddings
 from recognition.gallery import Gallery
 from recognition.model_card import load_model_folder
-from tests.bench.scale.embeddings import PICTURES, product_of
-from tests.bench.scale.filling import Filled, entries_of
+from tests.bench.scale.filling import Filled, entries_of, fill_catalogue
 from tests.live import REPOSITORY, shipped_embedder
 
 # Of each kind of drift, at both ends and in the middle of what is streamed.
@@ -51,14 +49,12 @@ def measure_agreement(galleries: Sequence[Filled], embeddings: Embeddings) -> li
     """The command on galleries that agree, that drift in each way, and that have lost all their entries.
 
     Args:
-        galleries: of rising size, HNSW; what is done to them is undone. The database is empty.
+        galleries: of rising size, HNSW; what is done to them is undone. The database has nothing but what
+            `fill_catalogue` makes.
     """
-    call_command("migrate", verbosity=0)
-    with connection.cursor() as cursor:
-        cursor.execute("SET statement_timeout = 0")  # rows for 300,000 pictures in one statement
     found = []
     for filled in galleries:
-        _add_pictures(filled.rows)
+        fill_catalogue(filled.rows)
         generation = _generation_of(filled)
         found.append(reconcile(generation, filled.rows, "agree"))
         drift(generation, filled)
@@ -119,7 +115,7 @@ def undo_drift(filled: Filled, embeddings: Embeddings) -> None:
     """As before, but for the ledger."""
     rows = drifting_rows(filled.rows)
     filled.gallery.upsert([entry for row in rows[0::3] for entry in entries_of(embeddings, row, row + 1)])
-    _add_pictures(filled.rows)
+    fill_catalogue(filled.rows)
     ReferenceImage.objects.filter(pk__in=[row + 1 for row in rows[2::3]]).update(revision=1)
 
 
@@ -133,30 +129,11 @@ def replace_collections(generation: Generation) -> Gallery:
     return empty
 
 
-# By hand: Django takes minutes for 300,000 rows, PostgreSQL seconds.
-_PRODUCTS = f"""
-    INSERT INTO {Product._meta.db_table} (id, sku, gtin, name, brand, category, description, currency, sold_by,
-                                          attributes, state, created_at, updated_at)
-    SELECT n, 'SCALE-' || n, '', 'Product ' || n, '', '', '', '', 'unit', '{{}}', 'active', now(), now()
-    FROM generate_series(1, %s) n ON CONFLICT DO NOTHING
-"""  # noqa: S608  table names of our own models
-_PICTURES = f"""
-    INSERT INTO {ReferenceImage._meta.db_table} (id, product_id, image, thumbnail, width, height, sha256, box_source,
-                                                 box_detector, quality_findings, revision, created_at, updated_at)
-    SELECT n, (n - 1) / {PICTURES} + 1, 'none.jpg', '', 1, 1, n, '', '', '{{}}', 1, now(), now()
-    FROM generate_series(1, %s) n ON CONFLICT DO NOTHING
-"""  # noqa: S608
+# By hand, as in `fill_catalogue`.
 _LEDGER = f"""
     INSERT INTO {Embedding._meta.db_table} (reference_image_id, generation_id, state, revision, attempts, error)
     SELECT n, %s, 'embedded', 1, 0, '' FROM generate_series(1, %s) n
 """  # noqa: S608
-
-
-def _add_pictures(rows: int) -> None:
-    """Products and pictures up to so many, without files: the command reads none. What is there stays."""
-    with connection.cursor() as cursor:
-        cursor.execute(_PRODUCTS, [product_of(rows - 1)])
-        cursor.execute(_PICTURES, [rows])
 
 
 def _generation_of(filled: Filled) -> Generation:
