@@ -9,7 +9,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from demo_catalogue.assortment import list_products
 from demo_catalogue.products import DemoProduct
 from demo_catalogue.randomness import generator
 from demo_catalogue.scenes import Box, Scene, SceneItem, render_reference, render_scene
@@ -25,8 +24,16 @@ _QUERY_SIDE = 320  # pixels of the longer side at most
 _QUERY_MARGIN = 0.12  # of the box's sides, left around a query crop
 
 
-def write_folder(out: Path, *, views: int, scenes: int, seed: int) -> None:
-    """Write the demo catalogue.
+def write_folder(
+    out: Path,
+    products: Sequence[DemoProduct],
+    *,
+    views: int,
+    queries: int = QUERIES_PER_PRODUCT,
+    scenes: int,
+    seed: int,
+) -> None:
+    """Write a catalogue.
 
     products.csv, gallery.csv and query.csv are of the folder format that `manage.py import_catalogue` and
     `evaluate_recall` read (boxes x1, y1, x2, y2 in pixels); scenes.json is of the COCO format, its categories the
@@ -34,11 +41,12 @@ def write_folder(out: Path, *, views: int, scenes: int, seed: int) -> None:
 
     Args:
         out: Folder, made where it is missing; files of the same names are replaced.
+        products: The demo's (`list_products`), or invented ones (`more_products`); at least PRODUCTS_PER_SCENE.
         views: Reference pictures a product.
+        queries: Query pictures a product.
         scenes: Checkout scenes.
         seed: Of all pictures.
     """
-    products = list_products()
     out.mkdir(parents=True, exist_ok=True)
     columns = ("sku", "gtin", "name", "brand", "category", "price", "currency", "description")
     _write_table(
@@ -46,23 +54,23 @@ def write_folder(out: Path, *, views: int, scenes: int, seed: int) -> None:
         columns,
         ([getattr(product, column) for column in columns] for product in products),
     )
-    gallery, queries = [], []
+    gallery_rows, query_rows = [], []
     for product in products:
         for view in range(views):
             name = f"images/gallery/{product.sku}-{view}.jpg"
             picture = render_reference(product, view=view, seed=seed)
             _save(picture.image, out / name)
-            gallery.append((name, product.sku, *_whole(picture.items[0].box)))
-        for number in range(QUERIES_PER_PRODUCT):
+            gallery_rows.append((name, product.sku, *_whole(picture.items[0].box)))
+        for number in range(queries):
             name = f"images/query/{product.sku}-{number}.jpg"
-            image, box = query_crop(product, number=number, seed=seed)
+            image, box = query_crop(product, products, number=number, seed=seed)
             _save(image, out / name)
-            queries.append((name, product.sku, *_whole(box)))
-    _write_table(out / "gallery.csv", ("image", "sku", "x1", "y1", "x2", "y2"), gallery)
-    _write_table(out / "query.csv", ("image", "sku", "x1", "y1", "x2", "y2"), queries)
+            query_rows.append((name, product.sku, *_whole(box)))
+    _write_table(out / "gallery.csv", ("image", "sku", "x1", "y1", "x2", "y2"), gallery_rows)
+    _write_table(out / "query.csv", ("image", "sku", "x1", "y1", "x2", "y2"), query_rows)
     drawn = []
     for number in range(scenes):
-        scene = demo_scene(number=number, seed=seed)
+        scene = checkout_scene(products, number=number, seed=seed)
         name = f"images/scenes/{number:02d}.jpg"
         _save(scene.image, out / name)
         drawn.append((name, scene))
@@ -70,9 +78,8 @@ def write_folder(out: Path, *, views: int, scenes: int, seed: int) -> None:
     (out / "scenes.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
 
 
-def demo_scene(*, number: int, seed: int) -> Scene:
-    """Draw one of the demo's checkout scenes: five products chosen by the seed, each scene elsewhere."""
-    products = list_products()
+def checkout_scene(products: Sequence[DemoProduct], *, number: int, seed: int) -> Scene:
+    """Draw one of a catalogue's checkout scenes: five products chosen by the seed, each scene elsewhere."""
     chosen = generator("demo scene", number, seed).choice(len(products), PRODUCTS_PER_SCENE, replace=False)
     return render_scene(
         [products[index] for index in chosen.tolist()],
@@ -82,25 +89,26 @@ def demo_scene(*, number: int, seed: int) -> Scene:
     )
 
 
-def query_crop(product: DemoProduct, *, number: int, seed: int) -> tuple[Image.Image, Box]:
+def query_crop(
+    product: DemoProduct, products: Sequence[DemoProduct], *, number: int, seed: int
+) -> tuple[Image.Image, Box]:
     """Cut a product out of a checkout scene in which two others lie beside it.
 
     Args:
         product: Of which.
+        products: Of which the others are two.
         number: Which of its query pictures.
         seed: Another seed, other pictures.
     Returns:
         The picture, and the product's box in it.
     """
     random = generator("query", product.sku, number, seed)
-    others = [other for other in list_products() if other.sku != product.sku]
-    beside = [others[index] for index in random.choice(len(others), 2, replace=False).tolist()]
-    scene = render_scene([product, *beside], seed=int(random.integers(2**31)), size=(800, 600))
-    item = next((item for item in scene.items if item.sku == product.sku), None)
-    if item is None:
-        raise RuntimeError(
-            f"the scene for query {number} of {product.sku} hides the product; choose another seed than {seed}"
-        )
+    others = [other for other in products if other.sku != product.sku]
+    item = None
+    while item is None:  # another scene where the others hide it
+        beside = [others[index] for index in random.choice(len(others), 2, replace=False).tolist()]
+        scene = render_scene([product, *beside], seed=int(random.integers(2**31)), size=(800, 600))
+        item = next((item for item in scene.items if item.sku == product.sku), None)
     x1, y1, x2, y2 = item.box
     along, down = _QUERY_MARGIN * (x2 - x1), _QUERY_MARGIN * (y2 - y1)
     left, top = max(0, round(x1 - along)), max(0, round(y1 - down))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo_catalogue import list_products, render_reference
-from demo_catalogue.folder import PRODUCTS_PER_SCENE, SCENE_SIZE, demo_scene, query_crop
+from demo_catalogue import list_products, more_products, render_reference
+from demo_catalogue.folder import PRODUCTS_PER_SCENE, SCENE_SIZE, checkout_scene, query_crop
 
 FIXTURE = Path(__file__).resolve().parents[2] / "fixtures" / "demo_catalogue"
 SEED = 1  # of the fixture
@@ -95,14 +95,14 @@ def test_fixture_pictures_are_what_the_generator_draws(sku: str) -> None:
         scene = render_reference(PRODUCTS[sku], view=view, seed=SEED)
         assert_same_picture(FIXTURE / name, scene.image)
         assert scene.items[0].box == pytest.approx(boxes[name], abs=1.5)
-    image, _ = query_crop(PRODUCTS[sku], number=1, seed=SEED)
+    image, _ = query_crop(PRODUCTS[sku], list_products(), number=1, seed=SEED)
     assert_same_picture(FIXTURE / f"images/query/{sku}-1.jpg", image)
 
 
 def test_fixture_scenes_are_what_the_generator_draws() -> None:
     truth = json.loads((FIXTURE / "scenes.json").read_text(encoding="utf-8"))
     for number in (0, 3):
-        scene = demo_scene(number=number, seed=SEED)
+        scene = checkout_scene(list_products(), number=number, seed=SEED)
         assert_same_picture(FIXTURE / f"images/scenes/{number:02d}.jpg", scene.image)
         stored = [one for one in truth["annotations"] if one["image_id"] == number + 1]
         for item, annotation in zip(scene.items, stored, strict=True):
@@ -111,11 +111,56 @@ def test_fixture_scenes_are_what_the_generator_draws() -> None:
             assert item.box == pytest.approx((x, y, x + width, y + height), abs=1.5)
 
 
-def test_the_command_refuses_what_makes_no_catalogue(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "demo_catalogue", "--out", str(tmp_path / "out"), "--views", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FIXTURE.parents[1])
+def draw(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "demo_catalogue", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=FIXTURE.parents[1])
+
+
+def test_the_command_draws_products_that_it_invents(tmp_path: Path) -> None:
+    done = draw(
+        *(
+            "--out",
+            str(tmp_path),
+            "--products",
+            "5",
+            "--views",
+            "1",
+            "--queries",
+            "3",
+            "--scenes",
+            "1",
+            "--seed",
+            "4",
+        )
+    )
+    assert done.returncode == 0, done.stderr
+    tables = {}
+    for name in ("products", "gallery", "query"):
+        with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            tables[name] = list(csv.DictReader(file))
+    assert {name: len(rows) for name, rows in tables.items()} == {"products": 5, "gallery": 5, "query": 15}
+    invented = {product.sku for product in more_products(5, 4)}
+    assert {row["sku"] for row in tables["products"]} == invented
+    assert not invented & set(PRODUCTS)
+    truth = json.loads((tmp_path / "scenes.json").read_text(encoding="utf-8"))
+    assert {one["sku"] for one in truth["annotations"]} == invented
+    for row in (*tables["gallery"], *tables["query"]):
+        with Image.open(tmp_path / row["image"]) as image:
+            assert 0 <= int(row["x1"]) < int(row["x2"]) <= image.width
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--views", "0"], "--views: found 0, want at least 1"),
+        (["--products", "4"], "--products: found 4, want at least 5"),
+        (["--products", "100000"], "n is 100000; want 0 to 99999"),
+    ],
+)
+def test_the_command_refuses_what_makes_no_catalogue(tmp_path: Path, options: list[str], told: str) -> None:
+    done = draw("--out", str(tmp_path / "out"), *options)
     assert done.returncode == 2
-    assert "want at least 1 view" in done.stderr
+    assert told in done.stderr
     assert not (tmp_path / "out").exists()
 
 
