@@ -90,6 +90,7 @@ DATA_UPLOAD_MAX_NUMBER_FILES = 200
 
 # --- storage ----------------------------------------------------------------------------------------------
 QUERY_IMAGE_DAYS = env.int("QUERY_IMAGE_DAYS", default=30)
+HISTORY_DAYS = env.int("HISTORY_DAYS", default=None)  # None: for ever
 MODELS_ROOT = DATA_DIR / "models"
 MEDIA_ROOT = DATA_DIR / "media"
 STATIC_URL = "/static/"
@@ -266,6 +267,8 @@ CELERY_BEAT_SCHEDULE = {
     "expire forgotten recognitions": {"task": "checkout.expire_recognitions", "schedule": 60.0},
     "check open corrections": {"task": "checkout.check_corrections", "schedule": 60.0},
     "purge query images": {"task": "checkout.purge_query_images", "schedule": 3600.0},
+    "delete old recognitions": {"task": "checkout.delete_old_recognitions", "schedule": 3600.0},
+    "delete old jobs": {"task": "jobs.delete_old", "schedule": 3600.0},
     "take up stalled jobs": {"task": "jobs.sweep", "schedule": 60.0},
 }
 DJANGO_STRUCTLOG_CELERY_ENABLED = True

@@ -46,6 +46,13 @@ def check_recognition_settings(**_: Any) -> list[CheckMessage]:
         found.append(
             Error(f"QUERY_IMAGE_DAYS is {settings.QUERY_IMAGE_DAYS}, wanted 0 or more", id="checkout.E003")
         )
+    if settings.HISTORY_DAYS is not None and settings.HISTORY_DAYS < 1:
+        found.append(
+            Error(
+                f"HISTORY_DAYS is {settings.HISTORY_DAYS}, wanted 1 or more, or none to keep all",
+                id="checkout.E004",
+            )
+        )
     if settings.MILVUS_TIMEOUT_SECONDS >= settings.RECOGNITION_PATIENCE_SECONDS > 0:
         found.append(
             Warning(

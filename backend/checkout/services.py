@@ -24,7 +24,7 @@ from backend.catalogue.services import image_limits
 from backend.checkout import admission
 from backend.checkout.answers import make_answer
 from backend.checkout.crops import drop_crops, keep_crop, keep_crops_of
-from backend.checkout.models import Correction, Recognition, RecognitionState
+from backend.checkout.models import Correction, Recognition, RecognitionState, ReviewState
 from backend.checkout.outcomes import end, store_answer, store_queued
 from backend.checkout.recogniser import Found, Serving, get_serving, recognise_image
 from backend.checkout.review import supersede_earlier
@@ -34,6 +34,9 @@ from recognition.errors import ImageRefused
 from recognition.images import check_header
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
+# In one transaction, and in one run: more than a host recognises in an hour, and the bulk worker has other work.
+DELETED_AT_ONCE = 500
+DELETED_AT_MOST = 50_000
 EXPIRED_RETRY_AFTER_SECONDS = 2
 # Tasks call services, so a service names its task instead of importing it.
 RECOGNISE_TASK = "checkout.recognise"
@@ -332,6 +335,28 @@ def purge_query_images() -> int:
         purged += forget_query_image(recognition.pk)
     drop_crops()
     return purged
+
+
+def delete_old_recognitions() -> int:
+    """Delete recognitions that were kept for HISTORY_DAYS, with all that belongs to them. One stays while a correction
+    of it waits for review or could be undone. Of more than DELETED_AT_MOST the next run takes the rest.
+
+    Returns:
+        How many were deleted.
+    """
+    if settings.HISTORY_DAYS is None:
+        return 0
+    old = Recognition.objects.exclude(state=RecognitionState.QUEUED)
+    old = old.filter(created_at__lte=timezone.now() - timedelta(days=settings.HISTORY_DAYS))
+    needed = Correction.objects.filter(state__in=(ReviewState.OPEN, ReviewState.ACCEPTED))
+    old = old.exclude(pk__in=needed.values("recognition_id"))
+    deleted = 0
+    while deleted < DELETED_AT_MOST and (batch := list(old.only("pk", "image")[:DELETED_AT_ONCE])):
+        for recognition in batch:
+            _drop_image(recognition)
+        old.filter(pk__in=[recognition.pk for recognition in batch]).delete()
+        deleted += len(batch)
+    return deleted
 
 
 def forget_query_image(recognition_id: UUID) -> bool:

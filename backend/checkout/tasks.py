@@ -50,3 +50,8 @@ def expire_recognitions_task() -> None:
 @shared_task(name="checkout.purge_query_images", expires=3600)
 def purge_query_images_task() -> None:
     services.purge_query_images()
+
+
+@shared_task(name="checkout.delete_old_recognitions", expires=3600)
+def delete_old_recognitions_task() -> None:
+    services.delete_old_recognitions()

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import structlog
 from celery import current_app
+from django.conf import settings
 from django.core.files import File
 from django.db import IntegrityError, transaction
 from django.db.models import Q
@@ -373,6 +374,24 @@ def retry_job(job: Job) -> Job:
         _KINDS[job.kind].retried(job)
     _call_worker(job)
     return job
+
+
+def delete_old_jobs() -> int:
+    """Delete finished jobs, and the files that were sent for them, that were kept for HISTORY_DAYS.
+
+    Returns:
+        How many were deleted.
+    """
+    if settings.HISTORY_DAYS is None:
+        return 0
+    since = timezone.now() - timedelta(days=settings.HISTORY_DAYS)
+    old = list(Job.objects.filter(state__in=FINISHED, finished_at__lte=since))
+    for job in old:
+        if job.file:
+            job.file.delete(save=False)  # before the row: a failure leaves a row to try again from
+        # Not one that somebody has begun to retry meanwhile.
+        Job.objects.filter(pk=job.pk, state__in=FINISHED).delete()
+    return len(old)
 
 
 def call_workers_for_stalled_jobs() -> int:

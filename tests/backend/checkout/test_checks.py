@@ -16,6 +16,7 @@ def test_the_defaults_are_fine():
         ({"SEARCH_MATCHES": 300, "SEARCH_RERANK": 200}, check_search_settings, "checkout.E001"),
         ({"RECOGNITION_MAX_IN_FLIGHT": 0}, check_recognition_settings, "checkout.E002"),
         ({"QUERY_IMAGE_DAYS": -1}, check_recognition_settings, "checkout.E003"),
+        ({"HISTORY_DAYS": 0}, check_recognition_settings, "checkout.E004"),
         ({"MILVUS_TIMEOUT_SECONDS": 20.0}, check_recognition_settings, "checkout.W001"),
     ],
 )

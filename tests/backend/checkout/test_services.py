@@ -15,7 +15,7 @@ from backend.catalogue.services import add_reference_image, change_product_set
 from backend.checkout import admission, services
 from backend.checkout.answers import make_answer
 from backend.checkout.api import CorrectionSerializer
-from backend.checkout.models import RecognisedItem, Recognition, RecognitionState
+from backend.checkout.models import Correction, RecognisedItem, Recognition, RecognitionState, ReviewState
 from backend.checkout.outcomes import end, store_answer, store_queued
 from backend.checkout.recogniser import Found, Serving
 from backend.common.broker import broker_client
@@ -275,6 +275,41 @@ class TestTime:
         queued(timedelta(hours=23), idempotency_key="today", state=RecognitionState.DONE)
         services.purge_query_images()
         assert sorted(Recognition.objects.values_list("idempotency_key", flat=True)) == ["", "today"]
+
+
+class TestHistory:
+    """What is kept for HISTORY_DAYS, and what stays beyond."""
+
+    def test_all_stays_unless_days_are_set(self):
+        queued(timedelta(days=4_000), state=RecognitionState.DONE)
+        assert services.delete_old_recognitions() == 0
+        assert Recognition.objects.count() == 1
+
+    def test_old_recognitions_go_with_their_files_and_what_belongs_to_them(
+        self, settings, media, monkeypatch, django_capture_on_commit_callbacks
+    ):
+        settings.HISTORY_DAYS = 90
+        monkeypatch.setattr(services, "DELETED_AT_ONCE", 2)
+        kept = [queued(timedelta(days=89), state=RecognitionState.DONE), queued(timedelta(days=91))]
+        old = {
+            state: queued(timedelta(days=91), state=RecognitionState.DONE) for state in (None, *ReviewState)
+        }
+        for state, recognition in old.items():
+            item = RecognisedItem.objects.create(
+                recognition=recognition, number=1, box=[0, 0, 9, 9], result="unknown"
+            )
+            if state is not None:
+                correction = Correction(recognition=recognition, item=item, box=item.box, state=state)
+                correction.crop.save("", ContentFile(b"a crop"))
+        with django_capture_on_commit_callbacks(execute=True):
+            assert services.delete_old_recognitions() == 3
+        assert services.delete_old_recognitions() == 0
+        kept += [old[ReviewState.OPEN], old[ReviewState.ACCEPTED]]
+        assert set(Recognition.objects.all()) == set(kept)
+        assert set(Correction.objects.values_list("state", flat=True)) == {"open", "accepted"}
+        named = {recognition.image.name for recognition in kept}
+        named |= set(Correction.objects.values_list("crop", flat=True))
+        assert {str(path.relative_to(media)) for path in media.rglob("*") if path.is_file()} == named
 
 
 class TestPlaces:

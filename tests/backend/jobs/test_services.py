@@ -15,6 +15,7 @@ from backend.jobs.services import (
     GoOnLater,
     JobKind,
     cancel_job,
+    delete_old_jobs,
     pause_job,
     register_job,
     resume_job,
@@ -267,3 +268,23 @@ def test_a_disk_that_is_full_is_the_reason(walked):
     job.refresh_from_db()
     assert job.state == JobState.FAILED
     assert "there is no room left" in job.failures[-1]["reason"]
+
+
+def test_old_jobs_go_with_their_files_once_they_are_finished(walked, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+
+    def finished(days: int, state: JobState) -> Job:
+        job = start_job(kind="walk", file=ContentFile(b"a zip", name="shop.zip"), asked_by="a test")
+        Job.objects.filter(pk=job.pk).update(
+            state=state, finished_at=timezone.now() - timedelta(days=days) if state != "paused" else None
+        )
+        return job
+
+    kept = [finished(89, JobState.DONE), finished(400, JobState.PAUSED)]
+    for state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED):
+        finished(91, state)
+    assert delete_old_jobs() == 0  # unless days are set
+    settings.HISTORY_DAYS = 90
+    assert delete_old_jobs() == 3
+    assert set(Job.objects.all()) == set(kept)
+    assert {path.name for path in tmp_path.rglob("*.zip")} == {f"{job.pk}.zip" for job in kept}
