@@ -15,7 +15,7 @@ from training.components import DISTILLATION_LOSSES
 from training.data.datasets import EmbedderDataset, Readable, first_pictures
 from training.distributed import Process
 from training.loop import Task
-from training.models.embedder import EmbedderModel, EmbedderOutput
+from training.models.embedder import EmbedderModel, EmbedderOutput, Normalisation
 from training.models.heads import MarginHead
 from training.networks import build_embedder, build_losses, embedder_card, open_embedder_checkpoint, start
 from training.optimiser import autocast
@@ -44,9 +44,24 @@ class Pair(nn.Module):
             self.teacher.eval()
         return self
 
-    def forward(self, pixels: Tensor, labels: Tensor) -> tuple[EmbedderOutput, EmbedderOutput]:
-        """What both say of normalised crops (N, 3, H, W) with labels (N,)."""
-        return self.student(pixels, labels), self.teacher(pixels, labels)
+    def forward(self, pixels: Tensor, labels: Tensor | None = None) -> tuple[EmbedderOutput, EmbedderOutput]:
+        """What both say of crops (N, 3, H, W), normalised as the student wants them, with labels (N,)."""
+        for_teacher = renormalised(
+            pixels, self.student.backbone.normalisation, self.teacher.backbone.normalisation
+        )
+        return self.student(pixels, labels), self.teacher(for_teacher, labels)
+
+
+def renormalised(pixels: Tensor, found: Normalisation, wanted: Normalisation) -> Tensor:
+    """Pixels (N, 3, H, W) that were normalised for one backbone, as another wants them."""
+    if found == wanted:
+        return pixels
+
+    def channels(values: tuple[float, float, float]) -> Tensor:
+        return pixels.new_tensor(values)[:, None, None]
+
+    raw = (pixels * channels(found.std) + channels(found.mean)) / found.scale
+    return (raw * wanted.scale - channels(wanted.mean)) / channels(wanted.std)
 
 
 def build_pair(settings: PairSettings, n_classes: int) -> Pair:
@@ -64,10 +79,6 @@ def build_pair(settings: PairSettings, n_classes: int) -> Pair:
             f"{settings.teacher_checkpoint}: tells {checkpoint.classes} classes apart, the data has {n_classes}; "
             "wanted a teacher of the same data."
         )
-    if teacher.backbone.normalisation != student.backbone.normalisation:
-        raise CheckpointRefused(
-            f"{settings.teacher_checkpoint}: its backbone wants pixels normalised otherwise than the student's."
-        )
     if isinstance(student.head, MarginHead) or isinstance(teacher.head, MarginHead):
         raise CheckpointRefused(
             f"{settings.teacher_checkpoint}: a margin head gives plain cosines in inference, which are no soft "
@@ -84,8 +95,7 @@ def agreement(
     pair.eval()
 
     def classes(pixels: Tensor) -> Tensor:
-        said = (pair.student(pixels).logits, pair.teacher(pixels).logits)
-        return torch.stack([logits.argmax(dim=1) for logits in said], dim=1)  # (N, 2)
+        return torch.stack([said.logits.argmax(dim=1) for said in pair(pixels)], dim=1)  # (N, 2)
 
     found = computed(classes, source, card, process, batch_size=batch_size, workers=workers)
     pair.train(was_training)
