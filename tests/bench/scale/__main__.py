@@ -14,12 +14,13 @@ import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
 from backend.bootstrap import prepare_environment
 from backend.engines import embedded
+from recognition.index import IndexType
 
 PARTS = ("strategies", "sets", "changes", "agreement", "memory")
 # A gallery that is searched exactly grows like its embeddings; to know that, the largest need not be held as well.
@@ -35,12 +36,21 @@ def main() -> None:
         "--data", type=Path, help="folder of engines and galleries, kept; else a temporary one"
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 30_000, 100_000, 300_000])
+    parser.add_argument(
+        "--index", action="append", choices=get_args(IndexType), help="may be given again; default: all"
+    )
     parser.add_argument("--calls", type=int, default=100, help="of each line that is timed, of five crops")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--html", type=Path, help="the strategies' curves")
     options = parser.parse_args()
     if unknown := sorted(set(options.parts) - set(PARTS)):
         parser.error(f"there is no part {', '.join(unknown)}; wanted some of {', '.join(PARTS)}")
+    if (
+        options.index
+        and "HNSW" not in options.index
+        and {*(options.parts or PARTS)} & {"changes", "agreement"}
+    ):
+        parser.error("changes and agreement are measured on HNSW: give --index HNSW too, or name other parts")
     kept = (
         nullcontext(options.data) if options.data else tempfile.TemporaryDirectory(prefix="checklane-scale-")
     )
@@ -85,7 +95,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         open_gallery(index, rows)
         for rows in sizes
         for index in INDEXES
-        if index != "FLAT" or rows <= LARGEST_FLAT
+        if index in (options.index or INDEXES) and (index != "FLAT" or rows <= LARGEST_FLAT)
     ]
     report: dict[str, Any] = {
         "cores": os.cpu_count(),
