@@ -9,6 +9,7 @@ from typing import Any
 
 import environ
 import structlog
+from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
@@ -264,6 +265,7 @@ CELERY_DB_REUSE_MAX = 1_000_000
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep the gallery": {"task": "gallery.sweep", "schedule": 60.0},
+    "reconcile the gallery": {"task": "gallery.reconcile", "schedule": crontab(hour="3", minute="20")},
     "expire forgotten recognitions": {"task": "checkout.expire_recognitions", "schedule": 60.0},
     "check open corrections": {"task": "checkout.check_corrections", "schedule": 60.0},
     "purge query images": {"task": "checkout.purge_query_images", "schedule": 3600.0},

@@ -23,7 +23,7 @@ from backend.evaluation.page import make_comparison, make_page, render_page
 from backend.evaluation.switching import roll_back, start_comparison, switch_generation
 from backend.evaluation.table import make_figure
 from backend.gallery.admin import may_operate
-from backend.gallery.generations import get_previous_generation
+from backend.gallery.generations import count_behind, get_previous_generation
 from backend.gallery.models import SWITCHABLE_STATES, Generation
 from backend.gallery.selectors import get_active_generation, get_generation
 
@@ -133,7 +133,7 @@ admin.site.unregister(Generation)
 
 
 class SwitchForm(forms.Form):
-    """In spite of a drop, with the reason."""
+    """In spite of what speaks against it, with the reason."""
 
     force = forms.BooleanField(required=False)
     reason = forms.CharField(required=False, max_length=500)
@@ -164,6 +164,7 @@ class SwitchableGenerationAdmin(ShadowedGenerationAdmin):
             "active": active,
             "may_switch": operator and switchable and active is not None,
             "previous": previous if operator else None,
+            "n_behind": 0 if previous is None else count_behind(previous, generation),
             "comparison": comparison,
             "drop": _refusal(comparison),
             "sides": [
@@ -193,18 +194,16 @@ class SwitchableGenerationAdmin(ShadowedGenerationAdmin):
         form.is_valid()
         self._answer_with(
             request,
-            lambda: switch_generation(
-                get_generation(pk),
-                force=form.cleaned_data.get("force", False),
-                reason=form.cleaned_data.get("reason", ""),
-            ),
+            lambda: switch_generation(get_generation(pk), **_forced(form)),
         )
         return redirect("admin:gallery_generation_change", pk)
 
     def roll_back_view(self, request: HttpRequest) -> HttpResponse:
         if refused := self._refuse_get(request):
             return refused
-        self._answer_with(request, roll_back)
+        form = SwitchForm(request.POST)
+        form.is_valid()
+        self._answer_with(request, lambda: roll_back(**_forced(form)))
         return redirect("admin:gallery_generation_changelist")
 
     def _answer_with(self, request: HttpRequest, act: Callable[[], Generation]) -> None:
@@ -212,6 +211,13 @@ class SwitchableGenerationAdmin(ShadowedGenerationAdmin):
             self.message_user(request, f"Answers from now on: {act()}.", messages.SUCCESS)
         except Problem as problem:
             self.message_user(request, problem.detail, messages.ERROR)
+
+
+def _forced(form: SwitchForm) -> dict[str, Any]:
+    return {
+        "force": form.cleaned_data.get("force", False),
+        "reason": form.cleaned_data.get("reason", ""),
+    }
 
 
 def _refusal(comparison: Comparison | None) -> str:

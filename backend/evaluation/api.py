@@ -17,16 +17,21 @@ from backend.gallery.selectors import get_generation
 from backend.jobs.api import JobSerializer
 
 
-class SwitchSerializer(RequestSerializer):
+class ForceSerializer(RequestSerializer):
+    force = serializers.BooleanField(
+        default=False, help_text="in spite of what speaks against it; wants a reason"
+    )
+    reason = serializers.CharField(
+        default="", allow_blank=True, max_length=500, help_text="kept in the audit log"
+    )
+
+
+class SwitchSerializer(ForceSerializer):
     limit = serializers.FloatField(
         default=DROP_LIMIT,
         min_value=0,
         max_value=100,
         help_text="points (of 100) by which recall@1 or mAP may fall",
-    )
-    force = serializers.BooleanField(default=False, help_text="in spite of a drop; wants a reason")
-    reason = serializers.CharField(
-        default="", allow_blank=True, max_length=500, help_text="kept in the audit log"
     )
 
 
@@ -56,6 +61,10 @@ class SwitchGenerationView(APIView):
 class RollBackView(APIView):
     scope = "operate"
 
-    @extend_schema(operation_id="roll_back_generation", request=None, responses=GenerationSerializer)
+    @extend_schema(
+        operation_id="roll_back_generation", request=ForceSerializer, responses=GenerationSerializer
+    )
     def post(self, request: Request) -> Response:
-        return Response(GenerationSerializer(roll_back()).data)
+        wanted = ForceSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        return Response(GenerationSerializer(roll_back(**wanted.validated_data)).data)

@@ -292,8 +292,8 @@ def _live_queries(generation: Generation, ids: list[int], over: Over[Any]) -> Qu
         raise Problem(
             HTTPStatus.CONFLICT,
             "generation-behind",
-            f"{generation} lacks {len(ids) - len(entries):,} entries that the ledger says it has;"
-            " run `manage.py reconcile_gallery --fix`",
+            f"{generation} lacks {len(ids) - len(entries):,} entries that the ledger said it has: pictures were removed"
+            " meanwhile, then try again; else run `manage.py reconcile_gallery --fix`",
         )
     products = np.array([entry.product_id for entry in entries], np.int64)
     return Queries(

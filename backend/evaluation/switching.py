@@ -28,10 +28,7 @@ def switch_generation(
         Problem: 400, forced without a reason; 409, it falls by more, was not compared, lacks pictures, or cannot be
             switched to.
     """
-    if force and not reason.strip():
-        raise Problem(
-            HTTPStatus.BAD_REQUEST, "invalid", "a forced switch needs a reason, which the audit log keeps"
-        )
+    _want_reason(force, reason)
     active = get_active_generation()
     generations.refuse_switch(candidate, active)  # before the workers load it for nothing
     try:
@@ -50,21 +47,35 @@ def switch_generation(
         if not force:
             raise
         load_ahead(candidate)
-        return generations.switch(candidate, reason=f"forced, because {reason.strip()} ({problem.detail})")
+        return generations.switch(
+            candidate, active, reason=f"forced, because {reason.strip()} ({problem.detail})"
+        )
     load_ahead(candidate)
-    return generations.switch(candidate)
+    return generations.switch(candidate, active)
 
 
-def roll_back() -> Generation:
-    """Return to the generation that answered before; no gate, for something is wrong with the one that answers.
+def roll_back(*, force: bool = False, reason: str = "") -> Generation:
+    """Return to the generation that answered before; nothing is compared, for something is wrong with the one that
+    answers.
 
+    Args:
+        force: although it has pictures still to embed.
+        reason: for the audit log; wanted with `force`.
     Raises:
-        Problem: 409, none stands by.
+        Problem: 400, forced without a reason; 409, none stands by, or it has pictures still to embed.
     """
+    _want_reason(force, reason)
     previous = generations.get_previous_generation()
     if previous is not None:
         load_ahead(previous)
-    return generations.roll_back()
+    return generations.roll_back(reason=f"forced, because {reason.strip()}" if force else "")
+
+
+def _want_reason(force: bool, reason: str) -> None:
+    if force and not reason.strip():
+        raise Problem(
+            HTTPStatus.BAD_REQUEST, "invalid", "what is forced needs a reason, which the audit log keeps"
+        )
 
 
 def start_comparison(candidate: Generation, *, asked_by: str, device_id: int | None = None) -> Job:

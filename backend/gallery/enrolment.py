@@ -104,9 +104,11 @@ class Models:
 
     def __init__(self, generation: Generation) -> None:
         self.embedder: ProductEmbedder = get_embedder(generation.embedder)
-        active = get_active_detector()
-        self.detector: MainBodyDetector | None = None if active is None else get_detector(active)
-        self.detector_name = str(active or "")
+        # Boxes that are found anew are all one detector's, whichever is activated meanwhile.
+        looks_again = generation.redetect and generation.state == GenerationState.BUILDING
+        model = generation.detector if looks_again else get_active_detector()
+        self.detector: MainBodyDetector | None = None if model is None else get_detector(model)
+        self.detector_name = str(model or "")
 
 
 def enrol(

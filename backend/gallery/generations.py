@@ -188,18 +188,25 @@ def cancel(generation: Generation) -> Generation:
     return _move(generation, to=GenerationState.CANCELLED, from_states=UNFINISHED_STATES)
 
 
-def switch(generation: Generation, *, reason: str = "") -> Generation:
+def switch(generation: Generation, instead_of: Generation | None, *, reason: str = "") -> Generation:
     """Let a generation answer from the next recognition on, with its threshold sets; the active one stands by.
 
     Args:
+        instead_of: the one that was active when this was decided.
         reason: why it is switched to in spite of what speaks against it, for the audit log.
     Raises:
         Problem: 409, it answers already, is neither ready nor standing by, has no threshold set, or lacks pictures
-            that the active one has.
+            that the active one has; or another became active meanwhile.
     """
     with transaction.atomic(), because(reason):
         active = _lock_active()
         refuse_switch(generation, active)
+        if active != instead_of:
+            raise Problem(
+                HTTPStatus.CONFLICT,
+                "generation-state",
+                f"{active} became active meanwhile, and {generation} was not compared with it; evaluate it again",
+            )
         return _answer_with(generation, active)
 
 
@@ -274,15 +281,17 @@ def _answer_with(generation: Generation, active: Generation | None) -> Generatio
     )
 
 
-def roll_back() -> Generation:
+def roll_back(*, reason: str = "") -> Generation:
     """Let the generation answer again that answered before, with all that was enrolled meanwhile.
 
+    Args:
+        reason: why it is returned to although it has pictures still to embed, for the audit log.
     Returns:
         The one that answers now.
     Raises:
-        Problem: 409, none stands by.
+        Problem: 409, none stands by; or it has pictures still to embed, and no reason is given.
     """
-    with transaction.atomic():
+    with transaction.atomic(), because(reason):
         active = _lock_active()
         previous = get_previous_generation()
         if previous is None:
@@ -290,6 +299,14 @@ def roll_back() -> Generation:
                 HTTPStatus.CONFLICT,
                 "generation-state",
                 "there is no generation to return to: none stands by since the last switch",
+            )
+        n_behind = 0 if active is None else count_behind(previous, active)
+        if n_behind and not reason:
+            raise Problem(
+                HTTPStatus.CONFLICT,
+                "generation-behind",
+                f"{previous} has {n_behind:,} pictures still to embed that {active} has embedded, and would not find"
+                " them; wait for the bulk worker, or force the return with a reason",
             )
         return _answer_with(previous, active)
 

@@ -22,7 +22,7 @@ from backend.gallery.models import (
     InstalledModel,
 )
 from backend.gallery.selectors import count_ledger, list_failures, list_live_generations
-from backend.gallery.services import plan_missing
+from backend.gallery.services import plan_again, plan_missing
 from backend.jobs.models import UNFINISHED, Job
 from backend.jobs.services import LEASE, MAX_FAILURES_KEPT, GoOnLater, JobKind, Progress, start_job
 from recognition.errors import GalleryUnavailable
@@ -79,14 +79,14 @@ def rebuild(generation: Generation, *, drop: bool, asked_by: str) -> Job:
     if generation.state not in LIVE_STATES:
         raise _not_to_be_filled(generation)
     gallery = get_gallery(generation)
+    # Before Milvus, so that whoever is stopped between the two leaves a ledger that says what is missing; and after it,
+    # so that what a worker writes meanwhile is written again.
+    plan_again(generation)
     if drop:
         gallery.drop()
     gallery.create()
     gallery.load()
-    # After Milvus: what a worker writes meanwhile is written again, not forgotten.
-    generation.embeddings.filter(state__in=[EmbeddingState.EMBEDDED, EmbeddingState.FAILED]).update(
-        state=EmbeddingState.PENDING, revision=0, attempts=0, error="", lease_until=None
-    )
+    plan_again(generation)
     plan_missing(generation)
     try:
         return _start(generation, asked_by, None)

@@ -7,13 +7,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import structlog
 from celery import current_app
 from django.db import connection, transaction
+from django.db.models import Max, Min
 from django.utils.text import slugify
 
 from backend.catalogue.models import ReferenceImage
@@ -34,6 +36,7 @@ from recognition.model_card import load_model_folder
 
 # Tasks call services, so a service names its task instead of importing it.
 ENROL_TASK = "gallery.enrol"
+PLANNED_AT_ONCE = 50_000
 
 log = structlog.get_logger(__name__)
 
@@ -158,27 +161,61 @@ def call_worker(reference_image_ids: Sequence[int]) -> None:
 
 
 def plan_missing(generation: Generation) -> None:
-    """Bring the ledger to the catalogue: a row for each picture, stale rows pending, rows of no picture removing."""
-    images, ledger = ReferenceImage._meta.db_table, Embedding._meta.db_table
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""INSERT INTO {ledger} (reference_image_id, generation_id, state, revision, attempts, error)
-                SELECT i.id, %s, 'pending', 0, 0, '' FROM {images} i
-                WHERE NOT EXISTS (SELECT 1 FROM {ledger} e WHERE e.generation_id = %s AND e.reference_image_id = i.id)
-                ON CONFLICT DO NOTHING""",  # noqa: S608  table names of our own models
-            [generation.pk, generation.pk],
+    """Bring the ledger to the catalogue: a row for each picture, stale rows pending, rows of no picture removing. Of a
+    generation that is not live any more nothing is planned."""
+    for low, high in _parts_of_the_ledger(generation):
+        values: dict[str, Any] = {
+            "generation": generation.pk,
+            "low": low,
+            "high": high,
+            "live": [str(one) for one in LIVE_STATES],
+        }
+        with connection.cursor() as cursor:
+            for statement in _PLAN:
+                cursor.execute(statement, values)
+
+
+def plan_again(generation: Generation) -> None:
+    """Let the ledger say of no picture that it is embedded, or failed: each is to be embedded again."""
+    over = generation.embeddings.filter(state__in=[EmbeddingState.EMBEDDED, EmbeddingState.FAILED])
+    for low, high in _parts_of_the_ledger(generation):
+        over.filter(reference_image_id__gte=low, reference_image_id__lt=high).update(
+            state=EmbeddingState.PENDING, revision=0, attempts=0, error="", lease_until=None
         )
-        cursor.execute(
-            f"""UPDATE {ledger} e SET state = 'pending', attempts = 0 FROM {images} i
-                WHERE e.generation_id = %s AND e.state = 'embedded'
-                AND i.id = e.reference_image_id AND i.revision <> e.revision""",  # noqa: S608
-            [generation.pk],
+
+
+def _parts_of_the_ledger(generation: Generation) -> Iterator[tuple[int, int]]:
+    """From and to, of reference images' ids: so many at once that no statement takes as long as PostgreSQL lets one."""
+    ends = [
+        end
+        for ids in (
+            ReferenceImage.objects.aggregate(first=Min("pk"), last=Max("pk")),
+            generation.embeddings.aggregate(first=Min("reference_image_id"), last=Max("reference_image_id")),
         )
-        cursor.execute(
-            f"""UPDATE {ledger} e SET state = 'removing' WHERE e.generation_id = %s AND e.state <> 'removing'
-                AND NOT EXISTS (SELECT 1 FROM {images} i WHERE i.id = e.reference_image_id)""",  # noqa: S608
-            [generation.pk],
-        )
+        for end in ids.values()
+        if end is not None
+    ]
+    if ends:
+        for low in range(min(ends), max(ends) + 1, PLANNED_AT_ONCE):
+            yield low, low + PLANNED_AT_ONCE
+
+
+_IMAGES, _ROWS = ReferenceImage._meta.db_table, Embedding._meta.db_table
+_PLAN = (
+    f"""INSERT INTO {_ROWS} (reference_image_id, generation_id, state, revision, attempts, error)
+        SELECT i.id, %(generation)s, 'pending', 0, 0, '' FROM {_IMAGES} i
+        WHERE i.id >= %(low)s AND i.id < %(high)s
+        AND NOT EXISTS (SELECT 1 FROM {_ROWS} e WHERE e.generation_id = %(generation)s AND e.reference_image_id = i.id)
+        AND EXISTS (SELECT 1 FROM {Generation._meta.db_table} g WHERE g.id = %(generation)s AND g.state = ANY(%(live)s))
+        ON CONFLICT DO NOTHING""",  # noqa: S608  table names of our own models
+    f"""UPDATE {_ROWS} e SET state = 'pending', attempts = 0 FROM {_IMAGES} i
+        WHERE e.generation_id = %(generation)s AND e.state = 'embedded'
+        AND e.reference_image_id >= %(low)s AND e.reference_image_id < %(high)s
+        AND i.id = e.reference_image_id AND i.revision <> e.revision""",  # noqa: S608
+    f"""UPDATE {_ROWS} e SET state = 'removing' WHERE e.generation_id = %(generation)s AND e.state <> 'removing'
+        AND e.reference_image_id >= %(low)s AND e.reference_image_id < %(high)s
+        AND NOT EXISTS (SELECT 1 FROM {_IMAGES} i WHERE i.id = e.reference_image_id)""",  # noqa: S608
+)
 
 
 def try_again(reference_image_ids: Sequence[int]) -> int:

@@ -1,16 +1,20 @@
 """Celery tasks of the gallery, on the queue `bulk`."""
 
+import structlog
 from celery import shared_task
 from django.conf import settings
 
-from backend.gallery import enrolment, generations, thresholds
+from backend.gallery import agreement, enrolment, generations, thresholds
 from backend.gallery.loading import forget_all_but
-from backend.gallery.models import GenerationState
+from backend.gallery.models import UNFINISHED_STATES, Generation, GenerationState
 from backend.gallery.selectors import list_live_generations
 from backend.gallery.services import ENROL_TASK, plan_missing
+from recognition.errors import GalleryMismatch
 
 # Of a sweep, for each generation: what is left then waits for the next, and others have the worker.
 SWEEP_SECONDS = 30.0
+
+log = structlog.get_logger(__name__)
 
 
 @shared_task(name=ENROL_TASK)
@@ -27,12 +31,36 @@ def sweep_gallery_task() -> None:
     live = list_live_generations()
     forget_all_but(live)
     for generation in live:
-        plan_missing(generation)
-        if generation.state == GenerationState.BUILDING:
-            continue
-        enrolment.enrol(generation, seconds=SWEEP_SECONDS)
-        if generation.state != GenerationState.VERIFYING and thresholds.needs_fit(
-            generation, settings.SEARCH_STRATEGY
-        ):
-            thresholds.fit_thresholds(generation, settings.SEARCH_STRATEGY, automatic=True)
+        try:
+            _sweep(generation)
+        except GalleryMismatch as error:
+            # Of this generation alone: the others are seen to, and the dead ones freed.
+            log.error("generation not swept", generation=generation.pk, reason=str(error))
     generations.free_dead_generations()
+
+
+def _sweep(generation: Generation) -> None:
+    plan_missing(generation)
+    if generation.state == GenerationState.BUILDING:
+        return
+    enrolment.enrol(generation, seconds=SWEEP_SECONDS)
+    if generation.state != GenerationState.VERIFYING and thresholds.needs_fit(
+        generation, settings.SEARCH_STRATEGY
+    ):
+        thresholds.fit_thresholds(generation, settings.SEARCH_STRATEGY, automatic=True)
+
+
+@shared_task(name="gallery.reconcile", expires=3600)
+def reconcile_gallery_task() -> None:
+    """Each night: compare ledger and Milvus of every generation that is not being filled, and mend what differs, as
+    `manage.py reconcile_gallery --fix` does."""
+    for generation in list_live_generations():
+        if generation.state in UNFINISHED_STATES:
+            continue
+        try:
+            found = agreement.find_drift(generation, mend=True)
+        except GalleryMismatch as error:
+            log.error("generation not reconciled", generation=generation.pk, reason=str(error))
+            continue
+        if found.n_drift:
+            log.warning("gallery mended", generation=generation.pk, drift=found.describe())

@@ -358,7 +358,7 @@ def test_it_ends_with_what_it_rests_on_and_nothing_more_is_sent_or_stored(active
     recognise(1)
     match act:
         case "switch":
-            generations.switch(twin)
+            generations.switch(twin, active)
             reason = f"{twin} was switched to"
         case "retire":
             generations.retire(twin)
@@ -378,7 +378,7 @@ def test_it_ends_with_what_it_rests_on_and_nothing_more_is_sent_or_stored(active
 def test_a_switch_to_a_third_ends_it_too_for_it_was_beside_another(active, toy, better, twin):
     under_way = shadow(twin)
     third = make_ready(better, active)
-    generations.switch(third)
+    generations.switch(third, active)
     under_way.refresh_from_db()
     assert under_way.ended_because == f"{third} was switched to"
     assert shadow(twin).active == third

@@ -15,13 +15,13 @@ from backend.checkout.recogniser import get_serving
 from backend.checkout.worker import NEXT_KEY
 from backend.common.broker import broker_client
 from backend.common.problems import Problem
-from backend.evaluation import comparison
+from backend.evaluation import comparison, switching
 from backend.evaluation.comparison import Comparison, get_comparison
 from backend.evaluation.switching import start_comparison, switch_generation
 from backend.gallery import generations, loading
 from backend.gallery.enrolment import enrol
 from backend.gallery.loading import get_embedder, get_gallery
-from backend.gallery.models import EmbeddingState, Generation, GenerationState, ThresholdSet
+from backend.gallery.models import EmbeddingState, Generation, GenerationState, InstalledModel, ThresholdSet
 from backend.gallery.reembedding import start_reembedding
 from backend.gallery.selectors import get_active_generation
 from backend.gallery.services import plan_missing
@@ -32,19 +32,28 @@ from tests.backend.conftest import FLAT, N_PICTURES, assert_whole, candidate, ru
 from tests.backend.factories import make_device, make_picture, make_staff
 
 
-@pytest.fixture
-def ready(active, better, pictures) -> Generation:
-    """A generation that may be switched to, with every picture; both have thresholds, fitted on nothing."""
-    generation = generations.open_generation(better, FLAT)
+def with_thresholds(generation: Generation) -> None:
+    """Fitted on nothing."""
+    ThresholdSet.objects.create(
+        generation=generation, strategy="float", version=1, recognised=0.9, margin=0.1, unknown=0.1
+    )
+
+
+def make_ready(embedder: InstalledModel) -> Generation:
+    """A generation that may be switched to, with every picture and thresholds."""
+    generation = generations.open_generation(embedder, FLAT)
     plan_missing(generation)
     generation = generations.begin_verifying(generation)
     enrol(generation)
     get_gallery(generation).count()  # read strongly once, so that searches see all of it
-    for one in (active, generation):
-        ThresholdSet.objects.create(
-            generation=one, strategy="float", version=1, recognised=0.9, margin=0.1, unknown=0.1
-        )
+    with_thresholds(generation)
     return generations.make_ready(generation)
+
+
+@pytest.fixture
+def ready(active, better, pictures) -> Generation:
+    with_thresholds(active)
+    return make_ready(better)
 
 
 def spoil(generation: Generation) -> None:
@@ -115,6 +124,31 @@ def test_a_switch_is_one_row_and_the_way_back_has_what_was_enrolled_meanwhile(ac
     assert_whole(active)
     assert_whole(ready)
     call_command("switch_generation", "--rollback")  # and forth
+    assert get_active_generation() == ready
+
+
+def test_one_that_has_pictures_still_to_embed_is_returned_to_by_force_alone(active, ready, pictures, capsys):
+    call_command("switch_generation", str(ready.pk))
+    active.embeddings.filter(reference_image_id=pictures[0].pk).update(state=EmbeddingState.PENDING)
+    with pytest.raises(CommandError, match=r"has 1 pictures still to embed .* force the return"):
+        call_command("switch_generation", "--rollback")
+    with pytest.raises(CommandError, match="needs a reason"):
+        call_command("switch_generation", "--rollback", "--force")
+    assert get_active_generation() == ready
+    call_command("switch_generation", "--rollback", "--force", "--reason", "it names everything tea")
+    assert get_active_generation() == active
+    said = LogEntry.objects.get_for_object(active).first().additional_data
+    assert said["reason"] == "forced, because it names everything tea"
+
+
+def test_what_was_compared_with_another_than_answers_now_is_not_switched_to(
+    active, ready, better, monkeypatch
+):
+    """Two operators: while the workers load the one's candidate, the other's becomes active."""
+    third = make_ready(better)
+    monkeypatch.setattr(switching, "load_ahead", lambda _: generations.switch(ready, active))
+    with pytest.raises(Problem, match=r"became active meanwhile, and .* was not compared with it"):
+        switch_generation(third, force=True, reason="a test")
     assert get_active_generation() == ready
 
 

@@ -1,5 +1,6 @@
 """A generation is built beside the active one: what it holds in the end, whatever happens meanwhile."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from backend.gallery.loading import get_embedder, get_gallery
 from backend.gallery.models import EmbeddingState, GenerationState
 from backend.gallery.reembedding import start_reembedding
 from backend.gallery.selectors import get_threshold_set
-from backend.gallery.tasks import enrol_task, sweep_gallery_task
+from backend.gallery.tasks import enrol_task, reconcile_gallery_task, sweep_gallery_task
 from backend.jobs import services as jobs
 from backend.jobs.models import Job, JobState
 from recognition.embedder import ProductEmbedder
@@ -218,7 +219,7 @@ def test_one_that_embeds_nothing_fails_and_says_why(active, better, pictures):
     assert generation.failure == job.failures[-1]["reason"]
     assert "none of 12 pictures could be embedded" in generation.failure
     with pytest.raises(Problem, match="one that is ready or stands by is switched to"):
-        generations.switch(generation)
+        generations.switch(generation, active)
 
 
 def test_milvus_away_makes_it_wait(active, better, pictures, monkeypatch):
@@ -291,6 +292,66 @@ def test_redetect_proposes_boxes_anew_but_for_those_of_people(active, better, pi
     enrol(generation)
     proposed.refresh_from_db()
     assert proposed.revision == revision
+
+
+def test_boxes_found_anew_are_one_detectors_whichever_is_activated_meanwhile(
+    active, better, pictures, tmp_path
+):
+    for name, box in (("finder", [4, 3, 28, 21]), ("other", [8, 8, 20, 20])):
+        write_folder(tmp_path / name, detector_model([box], [[0.9, 0.0]]), detector_card(name=name))
+    ReferenceImage.objects.update(box_source=BoxSource.WHOLE)
+    services.activate_model(services.install_model(tmp_path / "finder"))
+    job = start_reembedding(better, FLAT, redetect=True, asked_by="a test")
+    run(job, turns=1)
+    services.activate_model(services.install_model(tmp_path / "other"))
+    run(job)
+    assert job.state == JobState.DONE
+    assert set(ReferenceImage.objects.values_list("box_detector", flat=True)) == {"finder 1"}
+
+
+# --- the sweep --------------------------------------------------------------------------------------------
+def test_a_gallery_that_is_gone_keeps_the_sweep_from_no_other(active, better, pictures):
+    run(start_reembedding(better, FLAT, asked_by="a test"))
+    standing_by = candidate()
+    get_gallery(active).drop()
+    services.plan_embedding(pictures[0].pk)
+    sweep_gallery_task()
+    assert_whole(standing_by)
+    assert active.embeddings.get(reference_image_id=pictures[0].pk).state == EmbeddingState.PENDING
+
+
+def test_what_milvus_lost_or_keeps_is_mended_by_night(active, pictures, caplog):
+    gallery = get_gallery(active)
+    gallery.delete([pictures[0].pk])
+    [entry] = gallery.fetch([pictures[1].pk])
+    gallery.upsert([replace(entry, reference_image_id=10**9)])
+    sweep_gallery_task()  # looks at the ledger alone
+    reconcile_gallery_task()
+    sweep_gallery_task()
+    assert_whole(active)
+
+
+def test_the_ledger_is_planned_in_parts(active, pictures, monkeypatch):
+    monkeypatch.setattr(services, "PLANNED_AT_ONCE", 3)
+    ids = [image.pk for image in pictures]
+    active.embeddings.filter(reference_image_id__in=ids[::4]).delete()
+    ReferenceImage.objects.filter(pk=ids[1]).update(revision=7)
+    ReferenceImage.objects.filter(pk=ids[-1])._raw_delete("default")
+    services.plan_missing(active)
+    states = dict(active.embeddings.values_list("reference_image_id", "state"))
+    wanted_states = dict.fromkeys(ids, "embedded") | dict.fromkeys([*ids[::4], ids[1]], "pending")
+    assert states == wanted_states | {ids[-1]: "removing"}
+    services.plan_again(active)
+    assert set(active.embeddings.values_list("state", flat=True)) == {"pending", "removing"}
+
+
+def test_nothing_is_planned_for_one_that_was_retired_meanwhile(active, better, pictures, settings):
+    settings.RECOGNITION_PATIENCE_SECONDS = 0
+    run(start_reembedding(better, FLAT, asked_by="a test"))
+    generation = candidate()
+    call_command("retire_generation", str(generation.pk))
+    services.plan_missing(generation)
+    assert not generation.embeddings.exists()
 
 
 # --- commands ---------------------------------------------------------------------------------------------

@@ -50,14 +50,20 @@ class Command(BaseCommand):
             help=f"points (of 100) by which recall@1 or mAP may fall; default {DROP_LIMIT:g}",
         )
         parser.add_argument("--compare-only", action="store_true", help="show the comparison, switch nothing")
-        parser.add_argument("--force", action="store_true", help="in spite of a drop; needs --reason")
+        parser.add_argument(
+            "--force", action="store_true", help="in spite of what speaks against it; needs --reason"
+        )
         parser.add_argument("--reason", default="", metavar="TEXT", help="kept in the audit log")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["rollback"] == (options["generation"] is not None):
             raise CommandError("give the generation's id, or --rollback")
         with refusals_shown(), acting("command switch_generation"):
-            answering = roll_back() if options["rollback"] else self._switch(options)
+            answering = (
+                roll_back(force=options["force"], reason=options["reason"])
+                if options["rollback"]
+                else self._switch(options)
+            )
         if answering is not None:
             self.stdout.write(f"{answering} answers now")
 
