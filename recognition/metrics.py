@@ -401,6 +401,27 @@ def bootstrap_interval_of_mean(
     return float(low), float(high)
 
 
+def sign_test(differences: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
+    """Two-sided p-value of the exact sign test over groups: how likely it is that, were either of two systems as likely
+    to be better in a group, at least as many groups as here would fall to one side.
+
+    Groups that differ in nothing on the whole do not count. Unlike a percentile bootstrap, which never draws what it
+    has not seen, it is honest where few queries differ.
+
+    Args:
+        differences: (N,), of each query.
+        groups: (N,), such as the product that it shows: queries of one group are not independent.
+    Returns:
+        0..1; 1 where nothing differs.
+    """
+    _, of = np.unique(groups, return_inverse=True)
+    totals = np.bincount(of, differences)
+    n_better, n_worse = int((totals > 0).sum()), int((totals < 0).sum())
+    n = n_better + n_worse
+    tail: int = sum(math.comb(n, k) for k in range(min(n_better, n_worse) + 1))
+    return min(1.0, 2 * tail / 2 ** n)
+
+
 def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share that was seen n_hits times of n: honest near 0 and 1 too, where a bootstrap of what
     was always seen would leave no doubt.

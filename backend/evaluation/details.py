@@ -61,11 +61,18 @@ class Asked:
         return self.query.pictures[self.task.query_rows[row]]
 
     def nearest_picture(self, row: int) -> Picture:
-        return self.gallery.pictures[self.task.gallery_rows[self.found[row, 0]]]
+        """Of the product that is answered in place of the right one."""
+        return self.gallery.pictures[self.task.gallery_rows[self._nearest_wrong(row)]]
 
     def answered(self, row: int) -> str:
-        """SKU of the best candidate."""
-        return self.task.skus[self.task.gallery_products[self.found[row, 0]]]
+        """SKU that is answered in place of the right one."""
+        return self.task.skus[self.task.gallery_products[self._nearest_wrong(row)]]
+
+    def _nearest_wrong(self, row: int) -> int:
+        # Not always the first: a picture that two products share is the right one's too, and wrong all the same.
+        found = self.found[row][self.found[row] >= 0]
+        wrong = self.task.gallery_products[found] != self.task.query_products[row]
+        return int(found[wrong.argmax()])
 
     def shown(self, row: int) -> str:
         """SKU of what the query shows."""
@@ -161,7 +168,10 @@ def _products(asked: Asked, is_right: NDArray[np.bool_]) -> tuple[dict[str, Any]
                 "advice": _advise(n, share, taken_for),
             }
         )
-    found.sort(key=lambda one: (one["right"] is not None, one["right"] or 0.0, one["n_pictures"]))
+    # Those that were found worst; then those that nobody asked for and that want a picture.
+    found.sort(
+        key=lambda one: (one["right"] is None, one["right"] or 0.0, not one["advice"], one["n_pictures"])
+    )
     return tuple(found[:PRODUCTS_KEPT])
 
 

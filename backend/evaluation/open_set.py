@@ -164,6 +164,8 @@ def measure_answers(searched: Searched, by: Judge) -> dict[str, Any] | None:
         return None
     every_stranger = join(left_out, strangers)
     judged_known, judged = _judged(known, every_stranger, by)
+    # A confidence is right for the share of strangers for which it was fitted.
+    share = UNKNOWN_SHARE if by.confidence is None else by.confidence.unknown_share
     at_left_out, at_strangers = (
         HeldOut(judged.result[rows], judged.confidence[rows])
         for rows in (slice(len(left_out)), slice(len(left_out), None))
@@ -180,10 +182,8 @@ def measure_answers(searched: Searched, by: Judge) -> dict[str, Any] | None:
         "strangers": describe_results(known, strangers, judged_known, at_strangers)["strangers"]
         if len(strangers)
         else None,
-        "calibration": describe_calibration(known, real, judged_known, at_real, UNKNOWN_SHARE)
-        if sure
-        else None,
-        "risk_coverage": _risk_coverage(known, real, judged_known, at_real, sure),
+        "calibration": describe_calibration(known, real, judged_known, at_real, share) if sure else None,
+        "risk_coverage": _risk_coverage(known, real, judged_known, at_real, sure, share),
     }
 
 
@@ -205,16 +205,21 @@ def _judged(known: Answers, strangers: Answers, by: Judge) -> tuple[HeldOut, Hel
 
 
 def _risk_coverage(
-    known: Answers, strangers: Answers, judged_known: HeldOut, judged_strangers: HeldOut, sure: bool
+    known: Answers,
+    strangers: Answers,
+    judged_known: HeldOut,
+    judged_strangers: HeldOut,
+    sure: bool,
+    unknown_share: float,
 ) -> list[list[float]]:
-    """Points of coverage and risk, where a share UNKNOWN_SHARE of the queries are strangers and the surest are answered
-    first: by confidence, or by similarity where there is none."""
+    """Points of coverage and risk, where a share of the queries are strangers and the surest are answered first: by
+    confidence, or by similarity where there is none."""
     both = join(known, strangers)
     confidence = np.concatenate([judged_known.confidence, judged_strangers.confidence])
     coverage, risk = risk_coverage(
         confidence if sure else both.similarity,
         both.right,
-        np.concatenate(weigh(len(known), len(strangers), UNKNOWN_SHARE)),
+        np.concatenate(weigh(len(known), len(strangers), unknown_share)),
     )
     return _points(coverage, risk)
 

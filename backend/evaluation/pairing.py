@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recognition.metrics import bootstrap_interval_of_mean
+from recognition.metrics import bootstrap_interval_of_mean, sign_test
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class Paired:
     Attributes:
         line: index and strategy.
         difference: of the second less that of the first, -1..1.
-        interval: 95 %, by drawing products anew with all of their queries; without 0 in it, chance alone would
-            hardly have made the difference.
+        interval: 95 %, by drawing products anew with all of their queries.
         n_better: queries that the second alone answers rightly.
         n_worse: queries that the first alone answers rightly.
+        p: of the sign test over products: the probability that chance alone sets at least so many products to one
+            side.
     """
 
     line: str
@@ -31,6 +32,7 @@ class Paired:
     interval: tuple[float, float]
     n_better: int
     n_worse: int
+    p: float
 
 
 def pair_with_exact(report: Mapping[str, Any]) -> Iterator[Paired]:
@@ -59,12 +61,14 @@ def _name(line: Mapping[str, Any]) -> str:
 
 def _pair(name: str, first: str, second: str, products: list[int]) -> Paired:
     differences = _as_numbers(second) - _as_numbers(first)
+    groups = np.array(products, np.int64)
     return Paired(
         name,
         float(differences.mean()),
-        bootstrap_interval_of_mean(differences, np.array(products, np.int64)),
+        bootstrap_interval_of_mean(differences, groups),
         n_better=int((differences > 0).sum()),
         n_worse=int((differences < 0).sum()),
+        p=sign_test(differences, groups),
     )
 
 

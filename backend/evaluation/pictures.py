@@ -72,6 +72,8 @@ def list_folder_pictures(folder: Path, file: str, refused: list[Refusal]) -> lis
                 raise ValueError(row.fault)
             if not name or not sku:
                 raise ValueError("image and sku are both wanted, found an empty cell")
+            if "\0" in name:
+                raise ValueError("the image's name holds a NUL character")
             sequence = row.cells.get("sequence", "")
             pictures.append(
                 Picture(file, row.number, name, sku, (folder / name).read_bytes, _box(row), sequence)

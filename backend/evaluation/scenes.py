@@ -87,7 +87,8 @@ def open_scenes(folder: Path) -> Scenes:
 
 
 def list_scenes(folder: Path, refused: list[Refusal]) -> list[Scene]:
-    """The scenes of a folder; annotations that cannot be used are added to `refused`.
+    """The scenes of a folder; annotations that cannot be used are added to `refused`, and their scenes left out: of
+    what lies in one without them nobody knows.
 
     Raises:
         Problem: 400, the file is missing, cannot be read as a whole, or holds nothing that can be used.
@@ -109,6 +110,7 @@ def list_scenes(folder: Path, refused: list[Refusal]) -> list[Scene]:
 def _read(folder: Path, coco: Mapping[str, Any], refused: list[Refusal]) -> Iterator[Scene]:
     names = {category["id"]: str(category["name"]) for category in coco.get("categories", [])}
     items: dict[Any, list[tuple[str, Box]]] = {image["id"]: [] for image in coco["images"]}
+    unsure = set()
     for number, one in enumerate(coco["annotations"], start=1):
         try:
             sku = one.get("sku") or names.get(one.get("category_id"))
@@ -122,8 +124,12 @@ def _read(folder: Path, coco: Mapping[str, Any], refused: list[Refusal]) -> Iter
             items[one["image_id"]].append((str(sku), (x, y, x + width, y + height)))
         except (ValueError, TypeError, KeyError) as error:
             refused.append(Refusal(SCENES_FILE, number, str(one.get("image_id")), f"annotation: {error}"))
+            unsure.add(one.get("image_id"))
     for image in coco["images"]:
         name = str(image["file_name"])
+        if image["id"] in unsure:
+            refused.append(Refusal(SCENES_FILE, 0, name, "left out with its annotation that cannot be used"))
+            continue
         yield Scene(name, (folder / name).read_bytes, tuple(items[image["id"]]))
 
 

@@ -84,7 +84,7 @@ def with_interval(figure: Sequence[float] | None, *, per: float = 0.01, digits: 
     return f"{value} ({low} to {high})"
 
 
-PAIRED_COLUMNS = ("points", "95 % interval", "better", "worse")
+PAIRED_COLUMNS = ("points", "95 % interval", "better", "worse", "p")
 
 
 def make_paired_row(paired: Paired) -> tuple[str, ...]:
@@ -96,6 +96,7 @@ def make_paired_row(paired: Paired) -> tuple[str, ...]:
         f"{low} to {high}",
         f"{paired.n_better:,}",
         f"{paired.n_worse:,}",
+        f"{paired.p:.3f}",
     )
 
 

@@ -32,6 +32,8 @@ class OpenSet:
             raise nothing_to_measure(
                 f"--open-set is {self.share:g}; wanted a share of more than 0 and less than 1, such as 0.2"
             )
+        if self.seed < 0:
+            raise nothing_to_measure(f"--seed is {self.seed}; wanted 0 or more")
 
     def choose(self, skus: list[str]) -> set[str]:
         """The products to hold out: one at least, and two at least stay."""

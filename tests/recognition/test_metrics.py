@@ -25,6 +25,7 @@ from recognition.metrics import (
     recall_at_k,
     reliability,
     risk_coverage,
+    sign_test,
     wilson_interval,
 )
 
@@ -364,3 +365,17 @@ class TestWilsonInterval:
     def test_counts_that_are_none_are_refused(self, n_hits: int, n: int) -> None:
         with pytest.raises(ValueError, match="wanted 0 <= hits <= n"):
             wilson_interval(n_hits, n)
+
+
+def test_the_sign_test_against_the_binomial_distribution() -> None:
+    """Four products that got worse and none better: 2 of 16 ways, however many queries did not change."""
+    groups = np.repeat(np.arange(50), 3)
+    differences = np.zeros(150)
+    differences[[0, 3, 6, 9]] = -1
+    assert sign_test(differences, groups) == pytest.approx(2 / 16)
+    differences[12:15] = 1, 1, -1  # better on the whole
+    assert sign_test(differences, groups) == pytest.approx(2 * (1 + 5) / 32)
+    differences[15:18] = 1, -1, 0  # neither
+    assert sign_test(differences, groups) == pytest.approx(2 * (1 + 5) / 32)
+    assert sign_test(np.zeros(150), groups) == 1.0
+    assert sign_test(np.r_[-np.ones(5), np.ones(5)], np.arange(10)) == 1.0

@@ -21,7 +21,7 @@ def test_a_line_is_compared_with_the_exact_search_query_by_query() -> None:
     hashed, reranked = pair_with_exact(report)
     assert (hashed.line, hashed.n_better, hashed.n_worse) == ("BIN_FLAT hash", 1, 2)
     assert hashed.difference == pytest.approx(-0.1)
-    assert reranked == Paired("BIN_FLAT hash_rerank", 0.0, (0.0, 0.0), 0, 0)
+    assert reranked == Paired("BIN_FLAT hash_rerank", 0.0, (0.0, 0.0), 0, 0, 1.0)
     # Products are drawn with all of their queries: -1 of 3, 0 of 2, 0 of 1, 0 of 4.
     random = np.random.default_rng(0)
     sums, sizes = np.array([-1, 0, 0, 0]), np.array([3, 2, 1, 4])
