@@ -419,7 +419,7 @@ def sign_test(differences: NDArray[np.float64], groups: NDArray[np.int64]) -> fl
     n_better, n_worse = int((totals > 0).sum()), int((totals < 0).sum())
     n = n_better + n_worse
     tail: int = sum(math.comb(n, k) for k in range(min(n_better, n_worse) + 1))
-    return min(1.0, 2 * tail / 2 ** n)
+    return min(1.0, 2 * tail / (1 << n))  # of whole numbers, however many
 
 
 def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
