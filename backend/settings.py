@@ -262,6 +262,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_WORKER_SEND_TASK_EVENTS = False
 # Celery would open a connection to PostgreSQL for each task; backend/celery.py closes those that broke.
 CELERY_DB_REUSE_MAX = 1_000_000
+CELERY_TIMEZONE = TIME_ZONE  # of the nightly work
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep the gallery": {"task": "gallery.sweep", "schedule": 60.0},
