@@ -4,8 +4,8 @@
 
 The configuration is that of the run which trains on all; `--set` names sets of its `data.train`, of kind "coco". Their
 pictures are cut into folds in the order of the numbers in their names, in runs, so that neighbouring frames lie in one
-fold. For each fold the configuration is trained without it and exported into DIR; a fold that is there already is not
-trained again, and one that was cut off goes on.
+fold. For each fold the configuration is trained without it, and without the picture before and after it (`--apart`),
+and exported into DIR; a fold that is there already is not trained again, and one that was cut off goes on.
 """
 
 import argparse
@@ -52,6 +52,13 @@ def folds_of(names: Sequence[str], n: int) -> list[set[str]]:
     if len(names) < n:
         raise ValueError(f"found {len(names)} pictures, wanted at least as many as the {n} folds")
     return [set(run.tolist()) for run in np.array_split(np.array(in_shooting_order(names)), n)]
+
+
+def with_neighbours(names: Sequence[str], fold: set[str], apart: int) -> set[str]:
+    """A fold and so many pictures before and after it, in shooting order: what its detector must not see."""
+    order = in_shooting_order(names)
+    rows = [row for row, name in enumerate(order) if name in fold]
+    return set(order[max(0, min(rows) - apart) : max(rows) + 1 + apart])
 
 
 def without(source: CocoFile, left_out: set[str], path: Path) -> CocoFile:
@@ -122,6 +129,7 @@ def cross_validate(
     out: Path,
     beside: Sequence[ModelFolder],
     score_threshold: float | None = None,
+    apart: int = 1,
 ) -> dict[str, dict[str, Judgement]]:
     """Train each fold and judge every picture of the sets by the detector that did not see it.
 
@@ -129,6 +137,7 @@ def cross_validate(
         names: of the sets that are folded.
         beside: detectors that are judged on all pictures.
         score_threshold: from which score on the folds' finds count; their export's unless given.
+        apart: so many pictures before and after a fold, which may be frames of its scenes, are neither trained on.
     Returns:
         By model and set.
     Raises:
@@ -142,13 +151,15 @@ def cross_validate(
     scenes = {
         name: read_coco(sources[name].annotations, sources[name].root, keep_empty=True) for name in names
     }
-    folds = {name: folds_of([str(path) for path in scenes[name].paths], n_folds) for name in names}
-    models = [
-        served_from(
-            train_fold(settings, {name: folds[name][number] for name in names}, out / f"fold-{number}"),
-            score_threshold,
-        )
+    pictures = {name: [str(path) for path in scenes[name].paths] for name in names}
+    folds = {name: folds_of(pictures[name], n_folds) for name in names}
+    unseen = [
+        {name: with_neighbours(pictures[name], folds[name][number], apart) for name in names}
         for number in range(n_folds)
+    ]
+    models = [
+        served_from(train_fold(settings, left_out, out / f"fold-{number}"), score_threshold)
+        for number, left_out in enumerate(unseen)
     ]
     ours = {
         name: judge_each(
@@ -179,6 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--set", dest="sets", action="append", required=True, help="a set to fold; may come again"
     )
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument(
+        "--apart", type=int, default=1, help="pictures before and after a fold that it does not train on (1)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="where the folds go")
     parser.add_argument(
         "--beside", type=Path, nargs="*", default=[], help="model folders to judge on the same"
@@ -193,7 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(settings, DetectorSettings):
             raise ConfigRefused(f"{given.config}: found the program {settings.program}, wanted detector.")
         beside = [load_model_folder(path) for path in given.beside]
-        found = cross_validate(settings, given.sets, given.folds, given.out, beside, given.score_threshold)
+        found = cross_validate(
+            settings, given.sets, given.folds, given.out, beside, given.score_threshold, given.apart
+        )
     except (*REFUSALS, ExportRefused) as error:
         print(error, file=sys.stderr)
         return 1

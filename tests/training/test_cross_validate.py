@@ -8,7 +8,7 @@ import pytest
 
 from tests.training.folders import detector_folder
 from tests.training.test_compare_detectors import scenes_file
-from training.cross_validate import folds_of, in_shooting_order, main, served_from, without
+from training.cross_validate import folds_of, in_shooting_order, main, served_from, with_neighbours, without
 from training.settings import CocoFile
 
 CONFIGS = Path(__file__).resolve().parents[2] / "training" / "configs"
@@ -24,6 +24,15 @@ def test_folds_are_runs_of_neighbours_by_number() -> None:
     ]
     with pytest.raises(ValueError, match="found 6 pictures, wanted at least as many as the 7 folds"):
         folds_of(names, 7)
+
+
+def test_a_folds_neighbours_are_not_trained_on() -> None:
+    names = [f"photo_{number}.jpg" for number in (4, 2, 1, 9, 3, 30)]
+    assert with_neighbours(names, {"photo_3.jpg", "photo_4.jpg"}, 1) == {
+        "photo_2.jpg", "photo_3.jpg", "photo_4.jpg", "photo_9.jpg",
+    }  # fmt: skip
+    assert with_neighbours(names, {"photo_1.jpg"}, 2) == {"photo_1.jpg", "photo_2.jpg", "photo_3.jpg"}
+    assert with_neighbours(names, {"photo_30.jpg"}, 0) == {"photo_30.jpg"}
 
 
 def test_what_is_left_out_is_neither_listed_nor_boxed(tmp_path: Path) -> None:
@@ -55,7 +64,7 @@ def test_each_picture_is_judged_by_the_detector_that_did_not_see_it(
     text = text[:start] + f"train = [{photos}]" + text[text.index("\ncrop = false") :]
     config.write_text(text)
     command = [
-        "-c", str(config), "--set", "photos", "--folds", "2", "--out", str(tmp_path / "out"),
+        "-c", str(config), "--set", "photos", "--folds", "2", "--apart", "0", "--out", str(tmp_path / "out"),
         "-o", "epochs=1", "-o", "batch_size=2", "-o", "model.neck_channels=8", "-o", "evaluation.every_epochs=9",
         "-o", "evaluation.source.scenes=1", "--json", str(tmp_path / "found.json"),
     ]  # fmt: skip
