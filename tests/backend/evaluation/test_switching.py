@@ -134,6 +134,14 @@ def test_one_that_has_pictures_still_to_embed_is_returned_to_by_force_alone(acti
         call_command("switch_generation", "--rollback")
     with pytest.raises(CommandError, match="needs a reason"):
         call_command("switch_generation", "--rollback", "--force")
+    operator, returned = make_staff("operator", "operator"), reverse("admin:gallery_generation_rollback")
+    page = operator.get(reverse("admin:gallery_generation_change", args=[ready.pk])).content.decode()
+    assert "has 1 picture still to embed" in page
+    assert 'id="rollback-reason"' in page
+    assert "still to embed" in operator.post(returned, follow=True).content.decode()
+    device = APIClient(headers=make_device("program")[1])
+    refused = device.post("/api/v1/generations/rollback")
+    assert (refused.status_code, refused.json()["code"]) == (409, "generation-behind")
     assert get_active_generation() == ready
     call_command("switch_generation", "--rollback", "--force", "--reason", "it names everything tea")
     assert get_active_generation() == active
