@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 import psutil
@@ -13,48 +13,49 @@ from rich.progress import track
 from rich.table import Table
 
 from backend.engines import embedded
-from recognition.gallery import SearchSettings
-from tests.bench.scale.filling import INDEX_SECONDS, Filled
+from recognition.errors import GalleryUnavailable
+from recognition.gallery import Gallery, SearchSettings
+from tests.bench.scale.filling import INDEX_SECONDS, Filled, open_gallery
 from tests.bench.scale.strategies import index_megabytes
 
 SEARCHES = 20
 # After a start Milvus reads its log again, and holds what it read for a while.
 SETTLING_SECONDS = 30.0
+ANSWERS_WITHIN_SECONDS = 300.0
 
 
 def measure_memory(galleries: Sequence[Filled], folder: Path) -> list[dict[str, Any]]:
     """Milvus' resident memory with nothing loaded, then with each gallery.
 
     Args:
-        folder: of the embedded engines, which are stopped and started for each; all galleries are loaded at the end.
+        folder: of the embedded engines, which are stopped and started for each; nothing is loaded at the end.
     """
     found: list[dict[str, Any]] = []
     with _client() as client:
         for name in client.list_collections():
             client.release_collection(name)
-    found.append(
-        {"rows": 0, "index": "nothing loaded", "resident_mb": _restarted(folder), "computed_mb": 0.0}
-    )
-    for filled in track(galleries, description="loading alone"):
-        filled.gallery.load()
-        filled.gallery.wait_indexed(INDEX_SECONDS)
-        _restarted(folder)
-        filled.gallery.wait_indexed(INDEX_SECONDS)
+    _restart(folder)
+    found.append({"rows": 0, "index": "nothing loaded", "resident_mb": _resident(folder), "computed_mb": 0.0})
+    for filled in track([(one.index, one.rows) for one in galleries], description="loading alone"):
+        loaded = open_gallery(*filled)
+        loaded.gallery.load()
+        loaded.gallery.wait_indexed(INDEX_SECONDS)
+        _restart(folder)
+        loaded = open_gallery(*filled)  # where Milvus listens now
+        _wait_until_it_answers(loaded.gallery)
         for _ in range(SEARCHES):
-            filled.gallery.probe(SearchSettings())
+            loaded.gallery.probe(SearchSettings())
         found.append(
             {
-                "rows": filled.rows,
-                "index": filled.index,
+                "rows": loaded.rows,
+                "index": loaded.index,
                 "resident_mb": _resident(folder),
-                "computed_mb": index_megabytes(filled),
+                "computed_mb": index_megabytes(loaded),
             }
         )
         with _client() as client:
             for kind in ("float", "hash"):
-                client.release_collection(f"{filled.gallery.name}_{kind}")
-    for filled in galleries:
-        filled.gallery.load()
+                client.release_collection(f"{loaded.gallery.name}_{kind}")
     return found
 
 
@@ -68,12 +69,24 @@ def _client() -> Iterator[MilvusClient]:
         client.close()
 
 
-def _restarted(folder: Path) -> float:
-    """What Milvus holds after a new start: less than after it has indexed and let go of what it wrote."""
+def _restart(folder: Path) -> None:
+    """A new Milvus holds less than one that has indexed and let go of what it wrote. It may listen elsewhere."""
     embedded.down(folder)
-    embedded.up(folder)
+    settings.MILVUS_URI = embedded.provide(folder, {}).milvus
     sleep(SETTLING_SECONDS)
-    return _resident(folder)
+
+
+def _wait_until_it_answers(gallery: Gallery) -> None:
+    """A restarted Milvus loads by itself what was loaded, and says meanwhile that it cannot answer."""
+    ends = monotonic() + ANSWERS_WITHIN_SECONDS
+    while True:
+        try:
+            gallery.probe(SearchSettings())
+            return
+        except GalleryUnavailable:
+            if monotonic() > ends:
+                raise
+            sleep(1.0)
 
 
 def _resident(folder: Path) -> float:
