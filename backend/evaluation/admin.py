@@ -190,20 +190,13 @@ class SwitchableGenerationAdmin(ShadowedGenerationAdmin):
     def switch_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         if refused := self._refuse_get(request):
             return refused
-        form = SwitchForm(request.POST)
-        form.is_valid()
-        self._answer_with(
-            request,
-            lambda: switch_generation(get_generation(pk), **_forced(form)),
-        )
+        self._answer_with(request, lambda: switch_generation(get_generation(pk), **_forced(request)))
         return redirect("admin:gallery_generation_change", pk)
 
     def roll_back_view(self, request: HttpRequest) -> HttpResponse:
         if refused := self._refuse_get(request):
             return refused
-        form = SwitchForm(request.POST)
-        form.is_valid()
-        self._answer_with(request, lambda: roll_back(**_forced(form)))
+        self._answer_with(request, lambda: roll_back(**_forced(request)))
         return redirect("admin:gallery_generation_changelist")
 
     def _answer_with(self, request: HttpRequest, act: Callable[[], Generation]) -> None:
@@ -213,7 +206,9 @@ class SwitchableGenerationAdmin(ShadowedGenerationAdmin):
             self.message_user(request, problem.detail, messages.ERROR)
 
 
-def _forced(form: SwitchForm) -> dict[str, Any]:
+def _forced(request: HttpRequest) -> dict[str, Any]:
+    form = SwitchForm(request.POST)
+    form.is_valid()
     return {
         "force": form.cleaned_data.get("force", False),
         "reason": form.cleaned_data.get("reason", ""),

@@ -1,5 +1,8 @@
 """Celery tasks of the gallery, on the queue `bulk`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import structlog
 from celery import shared_task
 from django.conf import settings
@@ -31,11 +34,8 @@ def sweep_gallery_task() -> None:
     live = list_live_generations()
     forget_all_but(live)
     for generation in live:
-        try:
+        with _others_go_on(generation, "generation not swept"):
             _sweep(generation)
-        except GalleryMismatch as error:
-            # Of this generation alone: the others are seen to, and the dead ones freed.
-            log.error("generation not swept", generation=generation.pk, reason=str(error))
     generations.free_dead_generations()
 
 
@@ -57,10 +57,16 @@ def reconcile_gallery_task() -> None:
     for generation in list_live_generations():
         if generation.state in UNFINISHED_STATES:
             continue
-        try:
+        with _others_go_on(generation, "generation not reconciled"):
             found = agreement.find_drift(generation, mend=True)
-        except GalleryMismatch as error:
-            log.error("generation not reconciled", generation=generation.pk, reason=str(error))
-            continue
-        if found.n_drift:
-            log.warning("gallery mended", generation=generation.pk, drift=found.describe())
+            if found.n_drift:
+                log.warning("gallery mended", generation=generation.pk, drift=found.describe())
+
+
+@contextmanager
+def _others_go_on(generation: Generation, event: str) -> Iterator[None]:
+    """What is wrong with this generation alone is logged as this event, and keeps nobody from the others."""
+    try:
+        yield
+    except GalleryMismatch as error:
+        log.error(event, generation=generation.pk, reason=str(error))

@@ -320,7 +320,7 @@ def test_a_gallery_that_is_gone_keeps_the_sweep_from_no_other(active, better, pi
     assert active.embeddings.get(reference_image_id=pictures[0].pk).state == EmbeddingState.PENDING
 
 
-def test_what_milvus_lost_or_keeps_is_mended_by_night(active, pictures, caplog):
+def test_what_milvus_lost_or_keeps_is_mended_by_night(active, pictures):
     gallery = get_gallery(active)
     gallery.delete([pictures[0].pk])
     [entry] = gallery.fetch([pictures[1].pk])

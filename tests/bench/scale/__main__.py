@@ -23,6 +23,8 @@ from backend.engines import embedded
 from recognition.index import IndexType
 
 PARTS = ("strategies", "sets", "changes", "agreement", "memory")
+# These want the catalogue in PostgreSQL too, and are measured on HNSW.
+WITH_A_CATALOGUE = {"changes", "agreement"}
 # A gallery that is searched exactly grows like its embeddings; to know that, the largest need not be held as well.
 LARGEST_FLAT = 100_000
 
@@ -45,11 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := sorted(set(options.parts) - set(PARTS)):
         parser.error(f"there is no part {', '.join(unknown)}; wanted some of {', '.join(PARTS)}")
-    if (
-        options.index
-        and "HNSW" not in options.index
-        and {*(options.parts or PARTS)} & {"changes", "agreement"}
-    ):
+    if options.index and "HNSW" not in options.index and WITH_A_CATALOGUE & {*(options.parts or PARTS)}:
         parser.error("changes and agreement are measured on HNSW: give --index HNSW too, or name other parts")
     kept = (
         nullcontext(options.data) if options.data else tempfile.TemporaryDirectory(prefix="checklane-scale-")
@@ -82,6 +80,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The parts that are asked for, each shown when it is there."""
     # Django's settings must stand before these are read.
     from django.contrib.staticfiles import finders
+    from django.core.management import call_command
 
     from tests.bench.scale import agreement, changes, memory, sets, strategies
     from tests.bench.scale.embeddings import make_catalogue
@@ -90,6 +89,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     console = Console(width=150)
     sizes = sorted(options.sizes)
     parts = options.parts or PARTS
+    if WITH_A_CATALOGUE & {*parts}:
+        call_command("migrate", verbosity=0)
     catalogue = make_catalogue(sizes[-1], sizes[0])
     galleries = [
         open_gallery(index, rows)

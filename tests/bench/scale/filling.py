@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from django.conf import settings
-from django.core.management import call_command
 from django.db import connection
 from rich.progress import track
 
@@ -98,7 +97,6 @@ _PICTURES = f"""
 
 def fill_catalogue(rows: int) -> None:
     """Products and pictures in PostgreSQL up to so many, without files: nobody here reads one. What is there stays."""
-    call_command("migrate", verbosity=0)
     with connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = 0")  # rows for 300,000 pictures in one statement
         cursor.execute(_PRODUCTS, [product_of(rows - 1)])
