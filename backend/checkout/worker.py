@@ -169,3 +169,7 @@ def _warm_up() -> None:
         if not isinstance(error, Problem) and problem_of(error) is None:
             raise
         log.warning("not warmed up", reason=str(error))
+    finally:
+        # Celery, which comes after, takes a connection that is open here for the parent's: it closes the descriptor by
+        # its number, then the connection closes that number again, which may be the heart's socket by then.
+        connection.close()

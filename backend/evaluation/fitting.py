@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.catalogue.models import Product
+from backend.catalogue.models import Product, ProductState
 from backend.evaluation.embedding import Crop, EmbeddedPictures, Over, embed_pictures
 from backend.evaluation.evaluate import make_cropping
 from backend.evaluation.open_set import get_searched
@@ -84,7 +84,9 @@ def fit_to_folder(
             else embedded("embedding the gallery", source.gallery_file)
         )
         task = set_task(gallery, query, refused)
-        trial = Trial(_search_exactly(task, strategy), len(task.gallery), n_without_pictures=0)
+        shown = {picture.sku for picture in gallery.pictures}
+        lacking = Product.objects.filter(state=ProductState.ACTIVE).exclude(sku__in=shown)
+        trial = Trial(_search_exactly(task, strategy), len(task.gallery), n_without_pictures=lacking.count())
         against = _named(source, source.gallery_file)
     threshold_set = store_fit(
         generation,

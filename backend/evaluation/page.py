@@ -1,5 +1,6 @@
 """An evaluation as a page: for the admin, and as one HTML file that needs nothing beside it."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from backend.evaluation.pairing import pair_runs, pair_with_exact
 from backend.evaluation.table import (
     ANSWER_COLUMNS,
     BASKET_WORDS,
+    BASKETS,
     FIGURE_COLUMNS,
     PAIRED_COLUMNS,
     describe_segments,
@@ -94,32 +96,50 @@ COMPARED = {
     "AUROC %": ("open_set", "auroc"),
     "FPR95 %": ("open_set", "fpr_at_95_tpr"),
     "DIR@1 %": ("open_set", "identification_at_1_percent"),
+    "DIR@0.1 %": ("open_set", "identification_at_01_percent"),
 }
 
 
 def make_comparison(first: EvaluationRun, second: EvaluationRun) -> list[dict[str, Any]]:
-    """Two runs line by line: for each index and strategy that either has, and each of COMPARED, both values in per
-    cent and the second less the first; and recall@1 query by query where both were asked the same.
+    """Two runs line by line: for each index and strategy that either has, and each of COMPARED, both values and the
+    second less the first; recall@1 query by query where both were asked the same; and at last the baskets of scenes.
     """
     lines = [{(one["index"], one["strategy"]): one for one in run.report["lines"]} for run in (first, second)]
     compared = []
     paired = {one.line: make_paired_row(one)[1:] for one in pair_runs(first.report, second.report)}
     for key in dict.fromkeys([*lines[0], *lines[1]]):
-        rows = []
-        for name, path in COMPARED.items():
-            values = [_value(side.get(key), path) for side in lines]
-            if values == [None, None]:
-                continue
-            rows.append(
-                {
-                    "name": name,
-                    "values": [make_figure(value, per=0.01) for value in values],
-                    "difference": "" if None in values else f"{100 * (values[1] - values[0]):+.2f}",  # type: ignore[operator]
-                }
-            )
         name = " ".join(key)
+        figures = [(label, 0.01, path) for label, path in COMPARED.items()]
+        rows = _compare([side.get(key) for side in lines], figures)
         compared.append({"line": name, "rows": rows, "paired": paired.get(name)})
+    for basket, words in BASKETS.items():
+        rows = _compare(
+            [run.report.get("scenes") for run in (first, second)],
+            [(label, per, (basket, name)) for name, (label, per) in BASKET_WORDS.items()],
+        )
+        if rows:
+            compared.append({"line": f"baskets, {words}", "rows": rows, "paired": None})
     return compared
+
+
+def _compare(
+    sides: Sequence[Any], figures: Iterable[tuple[str, float, tuple[str, ...]]]
+) -> list[dict[str, Any]]:
+    """A row for each figure that either side has: (its name, its unit, where it stands)."""
+    rows = []
+    for name, per, path in figures:
+        values = [_value(side, path) for side in sides]
+        if values == [None, None]:
+            continue
+        difference = "" if None in values else f"{(values[1] - values[0]) / per:+.2f}"  # type: ignore[operator]
+        rows.append(
+            {
+                "name": name,
+                "values": [make_figure(value, per=per) for value in values],
+                "difference": difference,
+            }
+        )
+    return rows
 
 
 def _value(line: Any, path: tuple[str, ...]) -> float | None:

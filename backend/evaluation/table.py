@@ -106,13 +106,14 @@ BASKET_WORDS = {
     "mean_category_counting_distance": ("mCCD", 1.0),
     "mean_category_iou": ("mCIoU %", 0.01),
 }
+BASKETS = {"recognised": "recognised", "proposed": "with what needs confirmation"}
 
 
 def make_basket_rows(scenes: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """What was counted, and a cell with its interval for each of BASKET_WORDS."""
     return [
         (words, *(with_interval(scenes[key][name], per=per) for name, (_, per) in BASKET_WORDS.items()))
-        for words, key in (("recognised", "recognised"), ("with what needs confirmation", "proposed"))
+        for key, words in BASKETS.items()
     ]
 
 

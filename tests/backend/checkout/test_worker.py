@@ -3,10 +3,12 @@
 import time
 
 import pytest
+from django.db import connection
 
 from backend.checkout import worker
 from backend.common.broker import broker_client
 from backend.gallery import loading
+from backend.gallery.models import Generation
 
 
 def test_a_process_is_counted_while_its_heart_beats():
@@ -33,6 +35,15 @@ def test_the_heart_beats_only_after_the_models_are_loaded(monkeypatch):
     worker.current_app.amqp.queues.select("bulk")
     worker._come_up()
     assert order == ["models", "heart", "models"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_once_warm_no_connection_is_left_for_celery_to_close_by_its_number(active):
+    """It closes the number, then the connection closes it again, and with it whatever has got the number meanwhile."""
+    list(Generation.objects.all())
+    assert connection.connection is not None
+    worker._warm_up()
+    assert connection.connection is None
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,26 @@ def test_two_are_compared_line_by_line(manager):
     assert make_staff("nobody").get(pair).status_code == 403
 
 
+def test_baskets_of_two_are_compared_in_their_own_units(manager):
+    def scenes(accuracy: float, distance: float) -> dict:
+        figures = {"checkout_accuracy": [accuracy, 0, 1], "average_counting_distance": [distance, 0, 9]}
+        rest = dict.fromkeys(["mean_category_counting_distance", "mean_category_iou"])
+        return {"recognised": figures | rest, "proposed": figures | rest}
+
+    runs = make_run(scenes=scenes(0.25, 1.5)), make_run(scenes=scenes(0.5, 1.0))
+    pair = reverse("admin:evaluation_evaluationrun_compare", args=[run.pk for run in runs])
+    [_, recognised, proposed] = manager.get(pair).context["compared"]
+    assert recognised["line"] == "baskets, recognised"
+    assert proposed["line"] == "baskets, with what needs confirmation"
+    assert [(row["name"], row["values"], row["difference"]) for row in recognised["rows"]] == [
+        ("cAcc %", ["25.00", "50.00"], "+25.00"),
+        ("ACD", ["1.50", "1.00"], "-0.50"),
+    ]
+    pair = reverse("admin:evaluation_evaluationrun_compare", args=[runs[0].pk, make_run().pk])
+    [_, recognised, _] = manager.get(pair).context["compared"]
+    assert recognised["rows"][0]["values"] == ["25.00", ""]
+
+
 def test_an_evaluation_that_is_not_there_is_a_404(manager):
     for name in ("change", "report", "html"):
         assert manager.get(reverse(f"admin:evaluation_evaluationrun_{name}", args=[99])).status_code == 404

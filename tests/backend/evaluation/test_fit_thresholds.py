@@ -115,6 +115,8 @@ def test_the_live_catalogue_and_a_folder_against_either_gallery(catalogue, folde
     )
     assert (their.fit["queries"], their.fit["gallery"]) == ("till/photos.csv", "till/gallery.csv")
     assert [their.fit[key] for key in ("n_queries", "n_strangers", "n_of_unknown_sku")] == [32, 36, 4]
+    # BARE, and ALONE, whose picture is not in this gallery.
+    assert their.fit["n_without_pictures"] == 2
     # The same pictures are searched, so that the same comes out; the catalogue's were stored anew as JPEG.
     assert their.recognised == pytest.approx(ours.recognised, abs=0.02)
     for strategy in ("hash", "hash_rerank"):
