@@ -25,7 +25,7 @@ ANSWERS_WITHIN_SECONDS = 300.0
 
 
 def measure_memory(galleries: Sequence[Filled], folder: Path) -> list[dict[str, Any]]:
-    """Milvus' resident memory with nothing loaded, then with each gallery.
+    """Milvus' resident memory with nothing loaded, with each gallery, and after that was let go as by a retirement.
 
     Args:
         folder: of the embedded engines, which are stopped and started for each; nothing is loaded at the end.
@@ -56,6 +56,8 @@ def measure_memory(galleries: Sequence[Filled], folder: Path) -> list[dict[str, 
         with _client() as client:
             for kind in ("float", "hash"):
                 client.release_collection(f"{loaded.gallery.name}_{kind}")
+        sleep(SETTLING_SECONDS)
+        found[-1]["released_mb"] = _resident(folder)
     return found
 
 
@@ -97,7 +99,14 @@ def _resident(folder: Path) -> float:
 def table_of(found: Sequence[dict[str, Any]]) -> Table:
     """A row for each gallery."""
     table = Table(title="Milvus alone with one gallery, MB")
-    for column in ("embeddings", "index", "resident", "more than with nothing", "computed for both indexes"):
+    for column in (
+        "embeddings",
+        "index",
+        "resident",
+        "more than with nothing",
+        "computed for both indexes",
+        "released",
+    ):
         table.add_column(column, justify="left" if column == "index" else "right")
     for one in found:
         more = one["resident_mb"] - found[0]["resident_mb"]
@@ -107,5 +116,6 @@ def table_of(found: Sequence[dict[str, Any]]) -> Table:
             f"{one['resident_mb']:.0f}",
             f"{more:.0f}",
             f"{one['computed_mb']:.0f}",
+            f"{one['released_mb']:.0f}" if "released_mb" in one else "",
         )
     return table
