@@ -51,8 +51,8 @@ MINIMUM_SIDE_PIXELS = 16
 MAIN_BODY = "main body"
 # PP-ShiTu's pipeline and its detector's configuration (facts of `training.import_paddle`).
 SCORE_THRESHOLD = 0.2
-# PP-ShiTu has 0.6. On 230 scenes drawn for this choice 0.5 left a third of the doubled boxes, and lost 0.8 products of a
-# hundred where thirty and more touch, 0.2 elsewhere.
+# PP-ShiTu has 0.6. On 230 scenes drawn for this choice 0.5 left a third of the doubled boxes, and lost 0.8 products
+# of a hundred where thirty and more touch, 0.2 elsewhere.
 NMS_THRESHOLD = 0.5
 MAXIMUM_ITEMS = 100
 

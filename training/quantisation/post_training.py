@@ -3,7 +3,7 @@
 Two methods, which differ in where they round and how they find ranges:
 
 - nncf: Intel's NNCF, ranges from the pictures' extremes, activations of depthwise convolutions by channel, sums and
-  concatenations rounded too where that saves a conversion.
+  concatenations rounded too where that saves a conversion. Computes the same on CPUs with VNNI and without.
 - kl: the scheme of PP-ShiTu's (PaddleClas, `deploy/slim/quant_post_static.py`) with ranges by `quantisation.kl`.
 
 Behind either, biases are corrected (`quantisation.bias`), which upstream leaves out. Both expect a graph with branches
@@ -53,7 +53,11 @@ def with_nncf(
         subset_size=len(calibration),
         target_device=nncf.TargetDevice.CPU,
         ignored_scope=nncf.IgnoredScope(names=[*behind_the_last_layers(model), *kept], validate=False),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            disable_bias_correction=True,
+            # Weights of seven bits: without VNNI two products of eight bits overflow the 16 that they are added up in.
+            overflow_fix=nncf.OverflowFix.ENABLE,
+        ),
     )
     return with_corrected_biases(quantised, model, _for_correction(calibration))
 
