@@ -434,7 +434,7 @@ class GenerationAdmin(ReadOnlyAdmin):
             " ",
             '<a href="{}?generation__id__exact={}&state__exact={}">{}</a>',
             (
-                (url, generation.pk, state, label(f"{n} {state}", STATE_LABELS[EmbeddingState(state)]))
+                (url, generation.pk, state, label(f"{n:,} {state}", STATE_LABELS[EmbeddingState(state)]))
                 for state, n in counts.items()
             ),
         )  # fmt: skip

@@ -135,7 +135,9 @@ class JobAdmin(ReadOnlyAdmin):
 
     @display(description="State", ordering="state")
     def shown_state(self, job: Job) -> SafeString:
-        return label(job.state, STATE_LABELS.get(JobState(job.state), ""))
+        # Marked for jobs/progress.js: elsewhere a row shows a job's progress beside a state of its own.
+        shown = label(job.state, STATE_LABELS.get(JobState(job.state), ""))
+        return format_html("<span data-job-state>{}</span>", shown)
 
     @display(description="Progress")
     def shown_progress(self, job: Job) -> SafeString:

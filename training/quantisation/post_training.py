@@ -3,7 +3,7 @@
 Two methods, which differ in where they round and how they find ranges:
 
 - nncf: Intel's NNCF, ranges from the pictures' extremes, activations of depthwise convolutions by channel, sums and
-  concatenations rounded too where that saves a conversion. Computes the same on CPUs with VNNI and without.
+  concatenations rounded too where that saves a conversion; weights for which no CPU's sums overflow.
 - kl: the scheme of PP-ShiTu's (PaddleClas, `deploy/slim/quant_post_static.py`) with ranges by `quantisation.kl`.
 
 Behind either, biases are corrected (`quantisation.bias`), which upstream leaves out. Both expect a graph with branches

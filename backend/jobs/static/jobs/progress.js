@@ -27,7 +27,7 @@ async function follow(shown) {
     tell(page, "[data-failed]", `${job.failed}`);
     tell(page, "[data-pace]", job.pace);
     tell(page, "[data-stage]", job.stage.charAt(0).toUpperCase() + job.stage.slice(1));
-    const word = shown.closest("tr")?.querySelector(".ck-label");
+    const word = shown.closest("tr")?.querySelector("[data-job-state] > .ck-label");
     if (word && word.textContent !== state) {
       word.textContent = state;
       word.className = "ck-label";
