@@ -12,10 +12,11 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.backend.factories import make_picture
 from tests.end_to_end.conftest import Ask
-from tests.live import LiveService
+from tests.live import REPOSITORY, LiveService
 
 pytestmark = pytest.mark.browser
 
+PROGRESS = REPOSITORY / "backend" / "jobs" / "static" / "jobs" / "progress.js"
 DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 # Embedding waits for a worker that others use too.
 EMBEDDED_WITHIN_MS = 60_000
@@ -361,6 +362,30 @@ def test_a_manager_sees_no_operators_pages(page: Page) -> None:
 def operators_page(browser: Browser, live_service: LiveService) -> Iterator[Page]:
     with open_admin(browser, live_service, live_service.username) as page:
         yield page
+
+
+def test_a_jobs_progress_leaves_the_state_of_a_row_that_is_no_jobs(page: Page) -> None:
+    """As the list of generations shows it, beside the generation's own state."""
+    job = {
+        "state": "paused",
+        "cursor": 3,
+        "total": 9,
+        "failed": 0,
+        "count": "3 of 9",
+        "pace": "-",
+        "stage": "",
+    }
+    page.route("**/a-job/", lambda route: route.fulfill(json=job))
+    progress = '<td data-job="/a-job/" data-state="running"><progress></progress><i data-count></i></td>'
+    page.set_content(
+        f'<table><tr id="generation"><td><span class="ck-label">Building</span></td>{progress}</tr>'
+        f'<tr id="job"><td><span data-job-state><span class="ck-label">running</span></span></td>{progress}</tr>'
+        "</table>"
+    )
+    page.add_script_tag(path=PROGRESS, type="module")
+    for row, state in (("#generation", "Building"), ("#job", "paused")):
+        expect(page.locator(f"{row} [data-count]")).to_have_text("3 of 9")
+        expect(page.locator(f"{row} .ck-label")).to_have_text(state)
 
 
 def test_an_operator_makes_a_device_and_its_key_is_shown_once(operators_page: Page) -> None:
