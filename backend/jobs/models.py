@@ -72,7 +72,9 @@ class Job(TimestampedModel):
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last step, at the rate of late; None while nobody can tell."""
-        if self.state != JobState.RUNNING or not self.rate or self.total is None:
+        """Until the last step, at the rate of late; None while nobody can tell, and after that step, when what was made
+        is checked.
+        """
+        if self.state != JobState.RUNNING or not self.rate or self.total is None or self.cursor >= self.total:
             return None
-        return max(self.total - self.cursor, 0) / self.rate
+        return (self.total - self.cursor) / self.rate

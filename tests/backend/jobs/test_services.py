@@ -224,6 +224,9 @@ def test_rate_and_time_left_follow_the_clock(in_turns):
     progress._see_to_rate()
     assert job.rate == pytest.approx(10, rel=0.05)
     assert job.seconds_left == pytest.approx(8, rel=0.05)
+    job.cursor = 100  # what was made is checked now
+    assert job.seconds_left is None
+    job.cursor = 20
     job.counted_at -= timedelta(seconds=300)  # nothing was done for long
     progress._see_to_rate()
     assert job.rate < 0.1
