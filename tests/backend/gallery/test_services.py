@@ -74,7 +74,7 @@ def test_another_model_under_a_taken_name_and_version_is_refused(folder):
 
 
 def test_an_embedder_opens_the_first_generation_and_another_does_not_replace_it(generation, folder):
-    change_card(folder, version="2")
+    change_card(folder, version="another")
     other = install_model(folder)
     with pytest.raises(Problem, match="answers now") as refused:
         activate_model(other)
