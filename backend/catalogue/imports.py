@@ -238,12 +238,14 @@ def run_import_job(job: Job, progress: Progress) -> None:
     """The job's runner: its zip is unpacked aside, imported, and both are removed at the end."""
     if not job.file:
         raise _refused("this import ran from a folder, by command: run manage.py import_catalogue again")
-    with unpacked(job.file.open("rb")) as folder:
+    with unpacked(job.file.open("rb"), str(job.pk)) as folder:
         import_folder(folder, progress)
 
 
 class unpacked:
     """A zip's content in a folder of its own, for a `with` block.
+
+    What a killed worker left of an earlier turn under the same name is removed first.
 
     Refuses paths that lead outside (zip slip), links, more files or bytes than the limits: bytes are counted while
     they are unpacked, for the sizes that a zip bomb states are lies.
@@ -252,11 +254,14 @@ class unpacked:
         Problem: 400, naming the entry.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], name: str) -> None:
         self._file = file
+        self._prefix = f"checklane-import-{name}-"
 
     def __enter__(self) -> Path:
-        self._folder = Path(tempfile.mkdtemp(prefix="checklane-import-"))
+        for left in Path(tempfile.gettempdir()).glob(f"{self._prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=self._prefix))
         try:
             with self._file as file, zipfile.ZipFile(file) as archive:
                 self._unpack(archive)

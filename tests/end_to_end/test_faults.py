@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import tempfile
 import threading
 import time
 import zipfile
@@ -481,6 +482,7 @@ def test_an_import_whose_workers_are_killed_ends_with_both_stores_agreeing(live_
             kill_bulk_worker(live_service)
         until(lambda: len(live_service.processes("bulk")) > 1)
         until(lambda job=job: get_job(live_service, job)["state"] == "done")
+        assert not list(Path(tempfile.gettempdir()).glob(f"checklane-import-{job}-*"))
         let_leases_run_out(live_service)
         sweep(live_service)
         until(partial(all_embedded, live_service))

@@ -206,7 +206,7 @@ def zip_of(entries: dict[str, bytes], **external_attr: int) -> io.BytesIO:
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/outside.txt", "a/../../outside.txt"])
 def test_a_path_that_leads_outside_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.setattr(imports.tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(Problem, match="leads outside"), unpacked(zip_of({name: b"x"})):
+    with pytest.raises(Problem, match="leads outside"), unpacked(zip_of({name: b"x"}), "a"):
         pass
     assert not list(tmp_path.glob("**/outside.txt"))
     assert not list(tmp_path.glob("checklane-import-*"))
@@ -214,8 +214,18 @@ def test_a_path_that_leads_outside_is_refused(name, tmp_path, monkeypatch):
 
 def test_a_link_is_refused():
     archive = zip_of({"link": b"/etc/passwd"}, attr=(stat.S_IFLNK | 0o777) << 16)
-    with pytest.raises(Problem, match="is a link"), unpacked(archive):
+    with pytest.raises(Problem, match="is a link"), unpacked(archive, "a"):
         pass
+
+
+def test_what_a_killed_worker_left_is_removed_and_another_imports_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(imports.tempfile, "tempdir", str(tmp_path))
+    killed, other = unpacked(zip_of({"a": b"x"}), "one"), unpacked(zip_of({"a": b"x"}), "another")
+    left, beside = killed.__enter__(), other.__enter__()
+    with unpacked(zip_of({"a": b"x"}), "one") as folder:
+        assert not left.exists()
+        assert beside.exists()
+        assert (folder / "a").read_bytes() == b"x"
 
 
 def test_a_bomb_is_stopped_while_it_unpacks(settings, tmp_path, monkeypatch):
@@ -223,7 +233,10 @@ def test_a_bomb_is_stopped_while_it_unpacks(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(imports.tempfile, "tempdir", str(tmp_path))
     bomb = zip_of({"products.csv": b"sku,name\n", "zeros": bytes(50_000_000)})
     assert len(bomb.getvalue()) < 100_000
-    with pytest.raises(Problem, match=r"more than 5,000,000 bytes \(reached in 'zeros'\)"), unpacked(bomb):
+    with (
+        pytest.raises(Problem, match=r"more than 5,000,000 bytes \(reached in 'zeros'\)"),
+        unpacked(bomb, "a"),
+    ):
         pass
     assert not list(tmp_path.glob("checklane-import-*"))
 
@@ -232,14 +245,14 @@ def test_too_many_entries_are_refused(settings):
     settings.IMPORT_MAX_FILES = 3
     with (
         pytest.raises(Problem, match="4 entries, at most 3"),
-        unpacked(zip_of({str(n): b"" for n in range(4)})),
+        unpacked(zip_of({str(n): b"" for n in range(4)}), "a"),
     ):
         pass
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 nothing", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_zip_is_refused(data):
-    with pytest.raises(Problem, match="no zip file"), unpacked(io.BytesIO(data)):
+    with pytest.raises(Problem, match="no zip file"), unpacked(io.BytesIO(data), "a"):
         pass
 
 
