@@ -21,52 +21,58 @@ CHROMIUM = next(
     (path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if os.path.exists(path)), None
 )
 
-# Units of work, each for one process. The live service is one, so its tests are; those in its last file take the
-# engines away from under it, and so from under whoever else uses them.
+# Units of work, each for one process: the live service is one, so its tests are; those of its last file take the
+# engines away from under it, and so from under whoever else uses them. All others go file by file.
 LIVE = "the live service"
-ON_ENGINES = "on the engines"
 FAULTS = "faults of the engines"
-UNITS = {
-    "tests/end_to_end/test_faults.py": FAULTS,
-    "tests/end_to_end/": LIVE,
-    "tests/backend/": ON_ENGINES,
-    "tests/bench/test_scale.py": ON_ENGINES,
-    "tests/recognition/test_gallery.py": ON_ENGINES,
-    "tests/recognition/test_pipeline.py": ON_ENGINES,
-    "tests/training/test_documents.py": ON_ENGINES,
-    "tests/training/test_import_paddle.py": ON_ENGINES,
-}
+UNITS = {"tests/end_to_end/test_faults.py": FAULTS, "tests/end_to_end/": LIVE}
+ON_ENGINES = (
+    "tests/backend/",
+    "tests/bench/test_scale.py",
+    "tests/recognition/test_gallery.py",
+    "tests/recognition/test_pipeline.py",
+    "tests/training/test_documents.py",
+    "tests/training/test_import_paddle.py",
+)
 
 
 class UnitScheduling(LoadScopeScheduling):
-    """With `pytest -n 2`: the longest units first, in two processes on the one set of engines; then the rest file by
-    file, and the faults where the live service is, once nobody else is on the engines."""
+    """With `pytest -n 2`, in two processes on the one set of engines: the live service's tests and then the faults in
+    one of them, beside what needs no engine; when the engines are there for good, what needs them, in both."""
 
     def _split_scope(self, nodeid: str) -> str:
         return next(
             (unit for start, unit in UNITS.items() if nodeid.startswith(start)), nodeid.partition("::")[0]
         )
 
-    def _assign_work_unit(self, node: Any) -> None:
-        order = {LIVE: 0, ON_ENGINES: 1, FAULTS: 3}
-        units = sorted(self.workqueue, key=lambda unit: order.get(unit, 2))
-        if units[0] != FAULTS:
-            self.workqueue.move_to_end(units[0], last=False)
-            super()._assign_work_unit(node)
-            return
+    def _next_unit(self, node: Any) -> str | None:
+        """What a process is to do next; None while it has to wait for the faults to be over."""
+        if LIVE in self.workqueue:
+            return LIVE
         live = next((one for one, work in self.assigned_work.items() if LIVE in work), node)
-        if node is not live:
-            node.shutdown()
-        # Until that process has ended, it holds fixtures on the engines.
-        elif not any(ON_ENGINES in work for one, work in self.assigned_work.items() if one is not node):
+        if FAULTS in self.workqueue and node is live:
+            return FAULTS
+        anywhere = next((unit for unit in self.workqueue if not unit.startswith((FAULTS, *ON_ENGINES))), None)
+        if anywhere is not None:
+            return anywhere
+        elsewhere = [
+            work[FAULTS] for one, work in self.assigned_work.items() if FAULTS in work and one is not node
+        ]
+        if FAULTS in self.workqueue or not all(all(unit.values()) for unit in elsewhere):
+            return None
+        return next(iter(self.workqueue))
+
+    def _assign_work_unit(self, node: Any) -> None:
+        unit = self._next_unit(node)
+        if unit is not None:
+            self.workqueue.move_to_end(unit, last=False)
             super()._assign_work_unit(node)
 
-    def remove_node(self, node: Any) -> str | None:
-        crashed: str | None = super().remove_node(node)
+    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+        super().mark_test_complete(node, item_index, duration)
         for other in self.nodes:  # which may have waited for it
-            if other in self.registered_collections and self.workqueue:
+            if other is not node:
                 self._reschedule(other)
-        return crashed
 
 
 @pytest.hookimpl(optionalhook=True)
