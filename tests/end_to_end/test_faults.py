@@ -420,7 +420,7 @@ def sweep(service: LiveService) -> None:
 
 def take_up_jobs(service: LiveService) -> None:
     """As if the minute were over after which beat sends this; whichever worker is or comes back takes it."""
-    with Celery(broker=service.environ["BROKER_URL"]) as app:
+    with Celery(broker=service.environ["BROKER_URL"], set_as_current=False) as app:
         app.send_task("jobs.sweep", queue="bulk")
 
 
