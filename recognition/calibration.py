@@ -105,10 +105,12 @@ class Searched:
     def answers_of_strangers(self, *, foreign: bool | None = None) -> Answers:
         """Every query as if its own product were not in the gallery; those that met no other product left out.
 
+        Of a query all of whose matches show its own product it is not known what it would have been answered.
+
         Args:
             foreign: True only queries of unknown SKUs, False only those whose product was left out, None both.
         """
-        chosen = self.wrong > LOWEST
+        chosen = self.wrong_product >= 0
         if foreign is not None:
             chosen = chosen & (self.foreign == foreign)
         rows = np.flatnonzero(chosen)
@@ -401,10 +403,15 @@ class HeldOut:
 def cross_fit(
     known: Answers, strangers: Answers, false_accepts: float, unknown_share: float, *, seed: int = 0
 ) -> tuple[HeldOut, HeldOut]:
-    """Judge each query by thresholds and confidence that were fitted to other products' queries.
+    """Judge each query by thresholds and confidence that were fitted to other queries.
 
-    The products are dealt to FOLDS parts; each part is judged by a fit over the others. A part's fit has fewer queries
-    than all have; where they are too few for the rate, it takes the least that they can tell.
+    The products are dealt to FOLDS parts; each part is judged by a fit over the others. So a product is judged as a new
+    one. But where it has thresholds of its own, a fit without it could not have them, and would say nothing of what
+    they do: the known queries of such a product are dealt instead, a tenth of them in a row to each part, since
+    neighbours often come from one shooting. As strangers they stay together: for those the product is always a new one.
+
+    A part's fit has fewer queries than all have; where they are too few for the rate, it takes the least that they can
+    tell, and where a product's are too few for thresholds of its own, the general ones.
 
     Returns:
         Of the known, and of the strangers, in their order.
@@ -416,8 +423,11 @@ def cross_fit(
         raise ValueError(f"{len(products)} products; to hold one out takes two at least")
     part_of = np.random.default_rng(seed).permutation(len(products)) % FOLDS
     parts = [part_of[np.searchsorted(products, answers.product)] for answers in (known, strangers)]
+    for product in fit_as_told(known, strangers, false_accepts).products:
+        rows = np.flatnonzero(known.product == product)
+        parts[0][rows] = np.arange(len(rows)) * FOLDS // max(len(rows), 1)
     held_out = tuple(HeldOut(np.zeros(len(one), np.int8), np.zeros(len(one))) for one in (known, strangers))
-    for part in range(min(FOLDS, len(products))):
+    for part in range(FOLDS):
         others = [one.take(of != part) for one, of in zip((known, strangers), parts, strict=True)]
         thresholds = fit_as_told(others[0], others[1], false_accepts)
         confidence = fit_confidence(others[0], others[1], unknown_share) if min(map(len, others)) else None

@@ -487,6 +487,26 @@ class Gallery:
             reranked += self._rerank(embeddings.vectors[part], nearest[part], limit, deadline)
         return reranked
 
+    def wait_found(self, ids: Sequence[int], timeout_seconds: float) -> None:
+        """Wait until searches, which see a write only within seconds, see these entries.
+
+        Raises:
+            GalleryUnavailable: they do not after `timeout_seconds`.
+        """
+        chosen, deadline = _is_in(_ID, sorted(set(ids))), time.monotonic() + timeout_seconds
+        for kind in self._collections:
+            while True:
+                with self._patient() as client:
+                    n_found = self._count(client, kind, chosen, "Bounded", _WRITE_SECONDS)
+                if n_found == len(set(ids)):
+                    break
+                if time.monotonic() > deadline:
+                    raise GalleryUnavailable(
+                        f"searches of {self.name} find {n_found} of {len(set(ids))} entries {timeout_seconds} s after"
+                        " they were written; wait longer"
+                    )
+                time.sleep(_POLL_SECONDS)
+
     def probe(self, settings: SearchSettings) -> None:
         """Search once, for nothing in particular: whether this gallery answers, which raises as `search` does."""
         anything = np.eye(1, self.dimension, dtype=np.float32)

@@ -145,6 +145,14 @@ class IndexReport:
         """Whether both collections' indexes are built and loaded."""
         return self.float_collection.complete and self.hash_collection.complete
 
+    @property
+    def growing_rows(self) -> int:
+        """The rows that nobody has sealed yet, of the collection that has more of them."""
+        return max(
+            sum(segment.rows for segment in collection.segments if not segment.sealed)
+            for collection in (self.float_collection, self.hash_collection)
+        )
+
     def describe(self) -> str:
         """Both collections in one sentence."""
         return f"{self.float_collection.describe()}. {self.hash_collection.describe()}."

@@ -122,8 +122,8 @@ class Confidence:
         return probability
 
     def of_candidates(self, candidates: Sequence[Candidate]) -> float | None:
-        """The best candidate's probability; None where there is no candidate."""
-        if not candidates:
+        """The best candidate's probability; None without a runner-up, for it was fitted to answers that have a lead."""
+        if len(candidates) < 2:
             return None
         similarity = np.float64(candidates[0].similarity)
         return float(self.of(np.asarray(similarity), np.asarray(lead_of(candidates))))

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.files.uploadedfile import UploadedFile
-from django.db.models import Count, Min, QuerySet
+from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.loader import render_to_string
@@ -73,12 +73,12 @@ class PicturesFilter(DropdownFilter):
         return [("none", "Without pictures"), ("some", "With pictures")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:
-        with_pictures = ReferenceImage.objects.values("product")
+        with_pictures = Exists(ReferenceImage.objects.filter(product=OuterRef("pk")))
         match self.value():
             case "none":
-                return queryset.exclude(pk__in=with_pictures)
+                return queryset.filter(~with_pictures)
             case "some":
-                return queryset.filter(pk__in=with_pictures)
+                return queryset.filter(with_pictures)
         return queryset
 
 

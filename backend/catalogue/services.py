@@ -139,6 +139,9 @@ def propose_main_body(image: ReferenceImage, box: Box, source: BoxSource, *, det
     """Set a box that no person asked for, unless somebody set one meanwhile; `image` then has what the row has.
 
     Who proposes also embeds, so this makes a new revision but announces nothing.
+
+    Raises:
+        ReferenceImage.DoesNotExist: it was deleted meanwhile.
     """
     proposed = ReferenceImage.objects.filter(pk=image.pk, revision=image.revision).update(
         box=list(box), box_source=source, box_detector=detector, revision=image.revision + 1

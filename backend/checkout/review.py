@@ -22,6 +22,8 @@ from backend.checkout.models import Correction, ReviewState
 from backend.common.problems import Problem, engine_of, problem_of
 from backend.gallery import enrolment
 from backend.gallery.checks import WORSENS
+from backend.gallery.loading import get_gallery
+from backend.gallery.models import EmbeddingState
 from backend.gallery.selectors import get_active_generation, list_live_generations
 from backend.jobs.models import Job
 from backend.jobs.services import Progress
@@ -29,6 +31,8 @@ from recognition.errors import ImageRefused
 
 ACCEPT_KIND = "accept-corrections"
 CHECKED_AT_ONCE = 100
+# Searches see a write within a second as a rule.
+FOUND_WITHIN_SECONDS = 60.0
 NOTE_LENGTH = 500
 
 # What is asked about a crop: through the queue, or in this process where it has the models.
@@ -309,6 +313,17 @@ def run_accept_job(job: Job, progress: Progress) -> None:
         job.result["accepted"] = job.result.get("accepted", 0) + 1
         if accepted.reference_image_id is not None:
             enrolment.enrol_in_each(list_live_generations(), [accepted.reference_image_id])
+            _wait_found(accepted.reference_image_id)
+
+
+def _wait_found(reference_image_id: int) -> None:
+    """Until searches see the picture, if it was embedded; what failed is seen by none."""
+    generation = get_active_generation()
+    if generation is None:
+        return
+    row = generation.embeddings.filter(reference_image_id=reference_image_id)
+    if row.filter(state=EmbeddingState.EMBEDDED).exists():
+        get_gallery(generation).wait_found([reference_image_id], FOUND_WITHIN_SECONDS)
 
 
 def _judge_clean(product: Product, picture: bytes, box: Sequence[float] | None) -> dict[str, Any]:

@@ -23,7 +23,12 @@ from backend.evaluation.page import make_comparison, make_page, render_page
 from backend.evaluation.switching import roll_back, start_comparison, switch_generation
 from backend.evaluation.table import make_figure
 from backend.gallery.admin import may_operate
-from backend.gallery.generations import count_behind, get_previous_generation
+from backend.gallery.generations import (
+    count_behind,
+    get_previous_generation,
+    list_lacking,
+    refuse_lacking,
+)
 from backend.gallery.models import SWITCHABLE_STATES, Generation
 from backend.gallery.selectors import get_active_generation, get_generation
 
@@ -164,9 +169,10 @@ class SwitchableGenerationAdmin(ShadowedGenerationAdmin):
             "active": active,
             "may_switch": operator and switchable and active is not None,
             "previous": previous if operator else None,
+            "n_lacking": 0 if previous is None else list_lacking(previous, generation).count(),
             "n_behind": 0 if previous is None else count_behind(previous, generation),
             "comparison": comparison,
-            "drop": _refusal(comparison),
+            "refusals": _refusals(comparison, generation, active),
             "sides": [
                 (role, side, [make_figure(getattr(side, name), per=per) for name, per in SIDE_FIGURES])
                 for role, side in (("active", comparison.active), ("candidate", comparison.candidate))
@@ -215,12 +221,14 @@ def _forced(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def _refusal(comparison: Comparison | None) -> str:
-    """Why the gate would refuse; empty where it lets through."""
-    if comparison is None:
-        return ""
-    try:
-        refuse_drop(comparison)
-    except Problem as problem:
-        return problem.detail
-    return ""
+def _refusals(comparison: Comparison | None, generation: Generation, active: Generation | None) -> list[str]:
+    """Why the gate would refuse unless it is forced; none where it lets through."""
+    if comparison is None or active is None:
+        return []
+    refusals = []
+    for refuse in (lambda: refuse_drop(comparison), lambda: refuse_lacking(generation, active)):
+        try:
+            refuse()
+        except Problem as problem:
+            refusals.append(problem.detail)
+    return refusals

@@ -24,8 +24,8 @@ from backend.evaluation.pictures import LIVE_CATALOGUE, Picture, Refusal
 from backend.evaluation.task import nothing_to_measure
 from backend.gallery.loading import get_detector, get_embedder, get_gallery
 from backend.gallery.models import EmbeddingState, Generation
-from backend.gallery.selectors import get_active_detector
-from backend.gallery.thresholds import search_settings
+from backend.gallery.selectors import count_embedded, get_active_detector
+from backend.gallery.thresholds import has_changed, search_settings
 from recognition.embedder import Embeddings
 from recognition.gallery import embeddings_of
 from recognition.metrics import mean_average_precision, nearest_products, recall_at_k
@@ -87,6 +87,7 @@ class Comparison:
         compared_at: ISO 8601.
         n_queries: that both were asked.
         n_left_out: queries that one of them could not be asked, or that show no product of the catalogue.
+        n_embedded: pictures that the active generation, and the candidate, had then.
         n_gained, n_lost: queries that only the candidate, or only the active one, answers rightly.
         n_better, n_worse: products that the candidate finds more often, or less.
         better, worse: the first of them, the greatest change first.
@@ -105,6 +106,7 @@ class Comparison:
     n_worse: int
     better: tuple[ProductChange, ...]
     worse: tuple[ProductChange, ...]
+    n_embedded: tuple[int, int] = (0, 0)
 
     @property
     def drop(self) -> float:
@@ -128,6 +130,7 @@ class Comparison:
                 "candidate": Side(**values["candidate"]),
                 "better": tuple(ProductChange(**one) for one in values["better"]),
                 "worse": tuple(ProductChange(**one) for one in values["worse"]),
+                "n_embedded": tuple(values.get("n_embedded", (0, 0))),
             }
         )
 
@@ -208,6 +211,7 @@ def compare(
         n_worse=len(worse),
         better=tuple(better[:PRODUCTS_LISTED]),
         worse=tuple(worse[:PRODUCTS_LISTED]),
+        n_embedded=(count_embedded(active), count_embedded(candidate)),
     )
 
 
@@ -221,12 +225,18 @@ def compare_and_keep(candidate: Generation, active: Generation, over: Over[Any],
 
 
 def get_comparison(candidate: Generation, active: Generation | None) -> Comparison | None:
-    """The last one with what is active now, by the strategy that tills are answered by; None where there is none."""
+    """The last one with what is active now, by the strategy that tills are answered by; None where there is none, or
+    where one of the two has grown or shrunk since by more than REFIT_AT, so that it tells of another gallery."""
     if active is None or not candidate.evaluation:
         return None
     comparison = Comparison.from_dict(candidate.evaluation)
     fits = comparison.active.generation == active.pk and comparison.strategy == settings.SEARCH_STRATEGY
-    return comparison if fits else None
+    if not fits or any(
+        has_changed(count_embedded(one), n_then)
+        for one, n_then in zip((active, candidate), comparison.n_embedded, strict=True)
+    ):
+        return None
+    return comparison
 
 
 def refuse_drop(comparison: Comparison, limit: float = DROP_LIMIT) -> None:

@@ -57,7 +57,7 @@ from backend.evaluation.task import OpenSet, Task, nothing_to_measure, set_task
 from backend.gallery.loading import get_detector
 from backend.gallery.models import Generation
 from backend.gallery.selectors import get_active_detector, get_threshold_set
-from backend.gallery.thresholds import FALSE_ACCEPTS, search_settings
+from backend.gallery.thresholds import FALSE_ACCEPTS, search_settings, was_fitted_on
 from recognition.calibration import fit_as_told
 from recognition.embedder import ProductEmbedder
 from recognition.gallery import IndexReport, IndexSettings, Strategy, ping
@@ -183,7 +183,7 @@ def evaluate(subject: Subject, plan: Plan, over: Over[Any]) -> EvaluationReport:
         n_embedded += len(query)
     seconds = time.perf_counter() - started
     task = set_task(gallery, query, refused, plan.open_set)
-    judges = {strategy: _judge(subject, plan, task, strategy) for strategy in STRATEGIES}
+    judges = {strategy: _judge(plan, task, query, strategy, subject) for strategy in STRATEGIES}
     lines, scenes, found = _measure(task, plan, wanted, judges, refused, over)
     details = describe_details(Asked(task, gallery, query, found, get_searched(task, found, "float")))
     card = plan.embedder.card
@@ -221,12 +221,12 @@ def evaluate(subject: Subject, plan: Plan, over: Over[Any]) -> EvaluationReport:
     )
 
 
-def _judge(subject: Subject, plan: Plan, task: Task, strategy: Strategy) -> Judge:
-    """The generation's threshold set, unless it was fitted on these very queries; else what is fitted crosswise."""
+def _judge(plan: Plan, task: Task, query: EmbeddedPictures, strategy: Strategy, subject: Subject) -> Judge:
+    """The generation's threshold set, unless it was fitted on any of these queries; else what is fitted crosswise."""
     if plan.generation is None or subject.name == LIVE_CATALOGUE:
         return CROSS_FITTED
     threshold_set = get_threshold_set(plan.generation, strategy)
-    if threshold_set is None or threshold_set.fit.get("queries") == f"{subject.name}/{subject.query_file}":
+    if threshold_set is None or was_fitted_on(threshold_set, query.sha256):
         return CROSS_FITTED
     return judge_of(threshold_set, task)
 

@@ -7,6 +7,7 @@ from django.utils.safestring import SafeString
 
 from backend.common.charts import Curve, draw_curves
 from backend.gallery.fit_display import draw_reliability
+from backend.gallery.thresholds import UNKNOWN_SHARE
 
 
 def draw_answers(lines: Sequence[Mapping[str, Any]]) -> list[SafeString]:
@@ -25,10 +26,12 @@ def draw_answers(lines: Sequence[Mapping[str, Any]]) -> list[SafeString]:
         Curve(strategy, [(coverage, risk) for coverage, risk in answers["risk_coverage"]])
         for strategy, answers in first.items()
     ]
+    share = next(iter(first.values())).get("unknown_share", UNKNOWN_SHARE)
     highest = max(risk for curve in curves for _, risk in curve.points)
     charts = [
         draw_curves(
-            "Share of wrong answers when only the surest are given; a tenth of the queries show what the gallery lacks",
+            f"Share of wrong answers when only the surest are given; {share:.0%} of the queries show what the gallery"
+            " lacks",
             curves,
             x="answered",
             y="of these wrong",

@@ -16,7 +16,7 @@ from backend.evaluation.pictures import Refusal, list_folder_pictures
 from backend.evaluation.task import Task, nothing_to_measure, set_task
 from backend.gallery.loading import get_embedder
 from backend.gallery.models import Generation, ThresholdSet
-from backend.gallery.thresholds import Wanted, search_settings, store_fit
+from backend.gallery.thresholds import QUERIES_KEPT, Wanted, search_settings, store_fit
 from backend.gallery.trials import PRODUCTS_WANTED, Trial, search_pictures
 from recognition.calibration import Searched
 from recognition.gallery import Strategy
@@ -95,6 +95,7 @@ def fit_to_folder(
         wanted,
         method="queries of a folder",
         queries=_named(source, source.query_file),
+        query_sha256=sorted(query.sha256)[:QUERIES_KEPT],
         gallery=against,
     )
     return FolderFit(threshold_set, refused)

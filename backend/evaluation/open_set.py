@@ -177,6 +177,7 @@ def measure_answers(searched: Searched, by: Judge) -> dict[str, Any] | None:
         "thresholds": by.name
         if by.thresholds is not None
         else f"cross-fitted for a rate of {told_rate(len(known), len(every_stranger), FALSE_ACCEPTS):.2g}",
+        "unknown_share": share,
         "known": found["known"],
         "left_out": found["strangers"],
         "strangers": describe_results(known, strangers, judged_known, at_strangers)["strangers"]

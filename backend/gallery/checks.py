@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from django.conf import settings
+from django.db.models import Count
 from numpy.typing import NDArray
 
 from backend.catalogue.models import BoxSource, Product, ReferenceImage
@@ -109,6 +110,8 @@ class PictureCheck:
         worse: pictures of other products that find their own product first now, and would find this picture.
         better: pictures of its own product that find another product first now, and would find this picture.
         exact_from: as neighbours.Effect has it.
+        n_alone: of the pictures looked at, those that are their product's only one: without them nothing is right to
+            find, so that nobody can say whether this picture would make them wrong.
     """
 
     generation: int
@@ -123,6 +126,7 @@ class PictureCheck:
     worse: tuple[Changed, ...]
     better: tuple[Changed, ...]
     exact_from: float | None
+    n_alone: int
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -164,6 +168,7 @@ def check_picture(
         worse=tuple(map(seen.describe_change, seen.effect.worse)),
         better=tuple(map(seen.describe_change, seen.effect.better)),
         exact_from=None if seen.effect.exact_from is None else round(seen.effect.exact_from, 4),
+        n_alone=seen.n_alone,
     )
 
 
@@ -210,6 +215,7 @@ class _Seen:
         other: the nearest picture of another.
         repeated: of its neighbours those that are the same shot.
         names: SKU and name by product id.
+        n_alone: as of PictureCheck.
     """
 
     effect: Effect
@@ -217,6 +223,7 @@ class _Seen:
     other: Match | None
     repeated: tuple[Match, ...]
     names: Mapping[int, tuple[str, str]]
+    n_alone: int
 
     @property
     def finds_own_product(self) -> bool | None:
@@ -252,12 +259,19 @@ def _look(
     other = next((match for match in effect.matches if match.product_id != product.pk), None)
     shown = {match.product_id for match in effect.matches} | {product.pk}
     rows = Product.objects.filter(pk__in=shown).values_list("pk", "sku", "name")
+    alone = set(
+        Product.objects.filter(pk__in=shown - {product.pk})
+        .annotate(n=Count("reference_images"))
+        .filter(n=1)
+        .values_list("pk", flat=True)
+    )
     return _Seen(
         effect,
         own,
         other,
         tuple(match for match in effect.matches[:COMPARED] if _repeats(match, whole, crop, generation)),
         {pk: (sku, name) for pk, sku, name in rows},
+        sum(match.product_id in alone for match in effect.matches),
     )
 
 
@@ -303,7 +317,8 @@ def _tell_closer(generation: Generation, own: Match | None, other: Match, seen: 
             f" ({own.similarity:.3f}), by {other.similarity - own.similarity:.3f}"
         )
     else:
-        recognised = get_thresholds(get_threshold_set(generation, settings.SEARCH_STRATEGY)).recognised
+        thresholds = get_thresholds(get_threshold_set(generation, settings.SEARCH_STRATEGY))
+        recognised = thresholds.of(other.product_id).recognised
         if other.similarity < recognised:
             return []
         detail = (

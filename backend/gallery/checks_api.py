@@ -64,6 +64,10 @@ class PictureCheckSerializer(serializers.Serializer):
         allow_null=True,
         help_text="every picture was judged that has another one this near; null: every one there is",
     )
+    n_alone = serializers.IntegerField(
+        default=0,
+        help_text="pictures near it that are their product's only one, of which 'worse' can say nothing",
+    )
 
 
 class FindingsSerializer(serializers.Serializer):

@@ -7,9 +7,9 @@ entry is touched, the entry's key is the picture's id, and the row says `embedde
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -31,7 +31,7 @@ from backend.gallery.selectors import get_active_detector
 from recognition import images
 from recognition.detector import MainBodyDetector, main_body
 from recognition.embedder import ModelInput, ProductEmbedder
-from recognition.errors import ImageRefused
+from recognition.errors import GalleryMismatch, ImageRefused, ModelRefused
 from recognition.gallery import Entry
 from recognition.images import Box, DecodedImage, ImageLimits, as_box
 
@@ -183,7 +183,17 @@ def enrol_in_each(live: Sequence[Generation], reference_image_ids: Sequence[int]
     """See to these pictures in several generations; one that is being built is its job's alone. Raises as `enrol`."""
     for generation in live:
         if generation.state != GenerationState.BUILDING:
-            enrol(generation, reference_image_ids)
+            with others_go_on(generation, "pictures not enrolled"):
+                enrol(generation, reference_image_ids)
+
+
+@contextmanager
+def others_go_on(generation: Generation, event: str) -> Iterator[None]:
+    """What is wrong with this generation or its model is logged as this event, and keeps nobody from the others."""
+    try:
+        yield
+    except (GalleryMismatch, ModelRefused) as error:
+        log.error(event, generation=generation.pk, reason=str(error))
 
 
 def _next_size(size: int, n_embedded: int, seconds: float) -> int:
@@ -363,7 +373,7 @@ def _embed(generation: Generation, batch: Batch, models: Models, writer: ThreadP
                 continue
             if _keep_what_was_seen(image, prepared, models.detector_name):
                 ready.append((row, image, prepared))
-            else:  # somebody set another box meanwhile: the next batch has it
+            else:  # the next batch has the other box, or finds that the picture is to be removed
                 _put_back([row])
         entries = []
         if ready:
@@ -393,13 +403,16 @@ def _arrive(sent: Sent) -> int:
 
 
 def _keep_what_was_seen(image: ReferenceImage, prepared: Prepared, detector_name: str) -> bool:
-    """Store a proposed box and the quality findings; False if the picture has another box by now."""
+    """Store a proposed box and the quality findings; False if the picture has another box by now, or is deleted."""
     if prepared.source is not None:
         detector = detector_name if prepared.source == BoxSource.DETECTOR else ""
         if image.box is not None and np.allclose(image.box, prepared.box, atol=SAME_BOX_PIXELS, rtol=0.0):
             confirm_main_body(image, detector)
         else:
-            propose_main_body(image, prepared.box, prepared.source, detector=detector)
+            try:
+                propose_main_body(image, prepared.box, prepared.source, detector=detector)
+            except ReferenceImage.DoesNotExist:
+                return False
             if image.box is None or as_box(image.box) != prepared.box:
                 return False
     if tuple(image.quality_findings) != prepared.findings:

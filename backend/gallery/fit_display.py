@@ -35,7 +35,7 @@ def show_fit(threshold_set: ThresholdSet) -> SafeString | str:
     fit = {
         FIT_WORDS.get(name, name): value
         for name, value in threshold_set.fit.items()
-        if not isinstance(value, dict)
+        if not isinstance(value, dict | list)
     }
     if threshold_set.false_accepts is not None:
         fit["rate_of_false_accepts"] = threshold_set.false_accepts

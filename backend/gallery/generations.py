@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.text import slugify
 
@@ -247,8 +248,7 @@ def refuse_lacking(generation: Generation, active: Generation) -> None:
     Raises:
         Problem: 409, pictures failed there, or are not even planned.
     """
-    own = generation.embeddings.filter(state=EmbeddingState.EMBEDDED).values("reference_image_id")
-    lacking = active.embeddings.filter(state=EmbeddingState.EMBEDDED).exclude(reference_image_id__in=own)
+    lacking = list_lacking(generation, active)
     if n_lacking := lacking.count():
         named = ", ".join(
             str(pk) for pk in lacking.values_list("reference_image_id", flat=True)[:LACKING_NAMED]
@@ -260,6 +260,15 @@ def refuse_lacking(generation: Generation, active: Generation) -> None:
             f"{' and more' if n_lacking > LACKING_NAMED else ''}. Its job says why; mend them and retry it, or force"
             " the switch with a reason",
         )
+
+
+def list_lacking(generation: Generation, active: Generation) -> QuerySet[Embedding]:
+    """Rows of the active generation whose pictures it has embedded and the other has not."""
+    own = generation.embeddings.filter(
+        state=EmbeddingState.EMBEDDED, reference_image_id=OuterRef("reference_image_id")
+    )
+    # NOT EXISTS: NOT IN is compared row by row with row where there are more than PostgreSQL keeps in memory.
+    return active.embeddings.filter(~Exists(own), state=EmbeddingState.EMBEDDED)
 
 
 def _lock_active() -> Generation | None:
@@ -285,11 +294,11 @@ def roll_back(*, reason: str = "") -> Generation:
     """Let the generation answer again that answered before, with all that was enrolled meanwhile.
 
     Args:
-        reason: why it is returned to although it has pictures still to embed, for the audit log.
+        reason: why it is returned to although it lacks pictures, for the audit log.
     Returns:
         The one that answers now.
     Raises:
-        Problem: 409, none stands by; or it has pictures still to embed, and no reason is given.
+        Problem: 409, none stands by; or it lacks pictures, and no reason is given.
     """
     with transaction.atomic(), because(reason):
         active = _lock_active()
@@ -300,13 +309,15 @@ def roll_back(*, reason: str = "") -> Generation:
                 "generation-state",
                 "there is no generation to return to: none stands by since the last switch",
             )
-        n_behind = 0 if active is None else count_behind(previous, active)
-        if n_behind and not reason:
+        n_lacking = 0 if active is None else list_lacking(previous, active).count()
+        if active is not None and n_lacking and not reason:
+            n_behind = count_behind(previous, active)
             raise Problem(
                 HTTPStatus.CONFLICT,
-                "generation-behind",
-                f"{previous} has {n_behind:,} pictures still to embed that {active} has embedded, and would not find"
-                " them; wait for the bulk worker, or force the return with a reason",
+                "generation-behind" if n_behind else "pictures-lacking",
+                f"{previous} lacks {n_lacking:,} pictures that {active} has embedded: {n_behind:,} are still to embed"
+                f" and {n_lacking - n_behind:,} failed, its page says why; wait for the bulk worker, mend what failed,"
+                " or force the return with a reason",
             )
         return _answer_with(previous, active)
 

@@ -4,6 +4,8 @@ The ledger is what it walks and what it counts, so it may die anywhere: the next
 pending. A new generation is then verified and made ready; one that lives already (Milvus was lost) is filled again.
 """
 
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from http import HTTPStatus
 
 import structlog
@@ -24,17 +26,24 @@ from backend.gallery.models import (
 from backend.gallery.selectors import count_ledger, list_failures, list_live_generations
 from backend.gallery.services import plan_again, plan_missing
 from backend.jobs.models import UNFINISHED, Job
-from backend.jobs.services import LEASE, MAX_FAILURES_KEPT, GoOnLater, JobKind, Progress, start_job
+from backend.jobs.services import (
+    MAX_FAILURES_KEPT,
+    SAVE_EVERY_SECONDS,
+    GoOnLater,
+    JobKind,
+    Progress,
+    start_job,
+)
 from recognition.errors import GalleryUnavailable
-from recognition.gallery import IndexSettings, Strategy
+from recognition.gallery import Gallery, IndexSettings, Strategy
 from recognition.index import MIN_INDEXED_ROWS
 
 REEMBED_KIND = "reembed"
 TURN_SECONDS = 10.0
 # Until rows that somebody else holds may be free, an index is built, or Milvus is back.
 WAIT_SECONDS = 3.0
-# For a step that tells nothing on the way: flushing grows with the gallery.
-LONG_LEASE = 15 * LEASE
+# Rows that come in later may keep Milvus from an index: it is told to seal them too, no more often than this.
+SEAL_AGAIN_SECONDS = 60.0
 # What was mended is compared again; more often something is wrong that mending does not cure.
 MENDED_AT_MOST = 3
 STRATEGIES: tuple[Strategy, ...] = ("float", "hash", "hash_rerank")
@@ -132,9 +141,9 @@ def _run(job: Job, progress: Progress) -> None:
         _verify(generation, progress)
     except GalleryUnavailable as error:
         log.warning("re-embedding waits for Milvus", generation=generation.pk, reason=str(error))
-        job.result["stage"] = "waiting for Milvus, which does not answer"
+        job.result["stage"] = f"waiting: {error}"
         raise GoOnLater(WAIT_SECONDS) from error
-    for passing in ("stage", "flushed"):
+    for passing in ("stage", "sealed_at"):
         job.result.pop(passing, None)
 
 
@@ -183,14 +192,16 @@ def _tell(generation: Generation, progress: Progress) -> None:
 def _verify(generation: Generation, progress: Progress) -> None:
     """Believe in a generation only when both stores agree, the index is whole, it answers, and it has thresholds."""
     job, gallery = progress.job, get_gallery(generation)
-    # Fewer rows get no index, so that sealing them would change nothing.
-    if gallery.count() >= MIN_INDEXED_ROWS and not job.result.get("flushed"):
-        job.result["stage"] = "verifying: Milvus seals what was written"
-        progress.save(lease=LONG_LEASE)
-        gallery.flush()
-        gallery.load()
-        job.result["flushed"] = True
     report = gallery.index_report()
+    # Fewer rows get no index, so that sealing them would change nothing; more may be written while this verifies.
+    if (
+        report.growing_rows >= MIN_INDEXED_ROWS
+        and time.time() - job.result.get("sealed_at", 0.0) >= SEAL_AGAIN_SECONDS
+    ):
+        job.result["stage"] = "verifying: Milvus seals what was written"
+        _seal(gallery, progress)
+        job.result["sealed_at"] = time.time()
+        report = gallery.index_report()
     if not report.complete:
         job.result["stage"] = f"verifying: Milvus builds the index. {report.describe()}"
         progress.save()
@@ -210,6 +221,25 @@ def _verify(generation: Generation, progress: Progress) -> None:
             )
         progress.save()
         generations.make_ready(generation)
+
+
+def _seal(gallery: Gallery, progress: Progress) -> None:
+    """Flush and load, which take the longer the larger the gallery is and tell nothing meanwhile, in a thread: the
+    job keeps its lease and hears of a cancel, which leaves the thread to its end."""
+
+    def flush_and_load() -> None:
+        gallery.flush()
+        gallery.load()
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        sealed = pool.submit(flush_and_load)
+        progress.save()
+        while wait([sealed], timeout=SAVE_EVERY_SECONDS).not_done:
+            progress.save()
+        sealed.result()
+    finally:
+        pool.shutdown(wait=False)
 
 
 def _see_that_stores_agree(generation: Generation, progress: Progress) -> None:

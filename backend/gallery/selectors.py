@@ -181,6 +181,11 @@ def get_embedding_status(image: ReferenceImage) -> EmbeddingStatus:
     return EmbeddingStatus(row.generation_id, state, row.error or None)
 
 
+def count_embedded(generation: Generation) -> int:
+    """Pictures that it has an entry of."""
+    return generation.embeddings.filter(state=EmbeddingState.EMBEDDED).count()
+
+
 def count_ledger(generation: Generation) -> dict[str, int]:
     """Rows of the ledger by state; every state is there."""
     found = dict(

@@ -1,8 +1,5 @@
 """Celery tasks of the gallery, on the queue `bulk`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import structlog
 from celery import shared_task
 from django.conf import settings
@@ -12,7 +9,6 @@ from backend.gallery.loading import forget_all_but
 from backend.gallery.models import UNFINISHED_STATES, Generation, GenerationState
 from backend.gallery.selectors import list_live_generations
 from backend.gallery.services import ENROL_TASK, plan_missing
-from recognition.errors import GalleryMismatch
 
 # Of a sweep, for each generation: what is left then waits for the next, and others have the worker.
 SWEEP_SECONDS = 30.0
@@ -33,10 +29,12 @@ def sweep_gallery_task() -> None:
     """Each minute: take up what was lost or left, fit thresholds that are due, drop what is dead."""
     live = list_live_generations()
     forget_all_but(live)
-    for generation in live:
-        with _others_go_on(generation, "generation not swept"):
-            _sweep(generation)
-    generations.free_dead_generations()
+    try:
+        for generation in live:
+            with enrolment.others_go_on(generation, "generation not swept"):
+                _sweep(generation)
+    finally:
+        generations.free_dead_generations()
 
 
 def _sweep(generation: Generation) -> None:
@@ -57,16 +55,7 @@ def reconcile_gallery_task() -> None:
     for generation in list_live_generations():
         if generation.state in UNFINISHED_STATES:
             continue
-        with _others_go_on(generation, "generation not reconciled"):
+        with enrolment.others_go_on(generation, "generation not reconciled"):
             found = agreement.find_drift(generation, mend=True)
             if found.n_drift:
                 log.warning("gallery mended", generation=generation.pk, drift=found.describe())
-
-
-@contextmanager
-def _others_go_on(generation: Generation, event: str) -> Iterator[None]:
-    """What is wrong with this generation alone is logged as this event, and keeps nobody from the others."""
-    try:
-        yield
-    except GalleryMismatch as error:
-        log.error(event, generation=generation.pk, reason=str(error))

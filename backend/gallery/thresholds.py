@@ -3,7 +3,7 @@ an answer is. Fitting itself is recognition's (`recognition.calibration`); here 
 not use, and is stored with what was found out by cross-validation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, cast
@@ -14,10 +14,10 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 from numpy.typing import NDArray
 
-from backend.catalogue.models import Product
+from backend.catalogue.models import Product, ReferenceImage
 from backend.common.problems import Problem
-from backend.gallery.models import Embedding, EmbeddingState, Generation, ThresholdSet
-from backend.gallery.selectors import get_threshold_set
+from backend.gallery.models import Generation, ThresholdSet
+from backend.gallery.selectors import count_embedded, get_threshold_set
 from backend.gallery.trials import Trial, leave_each_out
 from recognition.calibration import (
     RESULTS,
@@ -40,8 +40,11 @@ UNKNOWN_SHARE = 0.1
 MINIMUM_QUERIES = 30
 # A confidence from fewer says little.
 CONFIDENCE_QUERIES = 100
-# An automatic fit is made again when the gallery has grown or shrunk by this share since the last.
+# What was found out about a gallery holds until it has grown or shrunk by this share since.
 REFIT_AT = 0.2
+
+# Of the queries of a fit, whose pictures are remembered by the lowest SHA-256 of their bytes.
+QUERIES_KEPT = 1_000
 
 Figure = list[float]
 """A figure and its 95 % interval: value, low, high."""
@@ -126,12 +129,12 @@ def fit_thresholds(
 
 
 def store_fit(
-    generation: Generation, strategy: str, trial: Trial, wanted: Wanted, **described: str
+    generation: Generation, strategy: str, trial: Trial, wanted: Wanted, **described: Any
 ) -> ThresholdSet:
     """Fit to what queries found, and store the set as the newest of its generation and strategy.
 
     Args:
-        described: what the fit was made on, for its record.
+        described: what the fit was made on, for its record; `query_sha256` of the queries, if they are a folder's.
     Raises:
         Problem: 400, the queries are too few for the rate, and the fit is not automatic.
     """
@@ -295,13 +298,28 @@ def _store(generation: Generation, strategy: str, **values: Any) -> ThresholdSet
             continue  # another fit took this version
 
 
+def was_fitted_on(threshold_set: ThresholdSet, query_sha256: Collection[str]) -> bool:
+    """Whether pictures with these bytes were among the queries of a fit, so that judged by it they flatter it.
+
+    Of a fit to more than QUERIES_KEPT queries, one of those that are remembered has to be among them. A fit to the live
+    catalogue may have taken any of its pictures.
+    """
+    if "query_sha256" in threshold_set.fit:
+        return not set(threshold_set.fit["query_sha256"]).isdisjoint(query_sha256)
+    return ReferenceImage.objects.filter(sha256__in=query_sha256).exists()
+
+
 def needs_fit(generation: Generation, strategy: str) -> bool:
     """Whether the sweep should fit: no set yet, or its own fit is of a gallery of another size."""
-    n_embedded = Embedding.objects.filter(generation=generation, state=EmbeddingState.EMBEDDED).count()
+    n_embedded = count_embedded(generation)
     newest = get_threshold_set(generation, strategy)
     if newest is None:
         return n_embedded > 0
     if not newest.fit.get("automatic"):
         return False
-    fitted_on = newest.fit["n_embedded"]
-    return abs(n_embedded - fitted_on) > REFIT_AT * fitted_on
+    return has_changed(n_embedded, newest.fit["n_embedded"])
+
+
+def has_changed(n_embedded: int, n_then: int) -> bool:
+    """Whether a gallery is another than it was, by the number of its pictures: more than REFIT_AT of them."""
+    return abs(n_embedded - n_then) > REFIT_AT * n_then

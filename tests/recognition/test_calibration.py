@@ -136,6 +136,14 @@ class TestGathering:
         )
         assert len(alone.answers_of_known()) == len(alone.answers_of_strangers()) == 0
 
+    def test_whose_matches_all_show_its_product_is_no_stranger(self) -> None:
+        """The next product is at most as near as the last match; without its own, who knows what it would meet."""
+        crowded = gather_searched(
+            np.array([[1, 1]]), np.array([[0.9, 0.8]]), np.array([1]), np.array([True]), np.array([False])
+        )
+        assert len(crowded.answers_of_strangers()) == 0
+        assert crowded.answers_of_known().lead.tolist() == pytest.approx([0.1])
+
 
 class TestHowManyQueriesARateTakes:
     @pytest.mark.parametrize(("rate", "fewest"), [(0.5, 1), (0.1, 9), (0.05, 19), (0.01, 99), (0.001, 999)])
@@ -386,6 +394,27 @@ class TestCrossFitting:
         assert (judged_known.result == RECOGNISED).mean() > 0.9
         again = cross_fit(known, strangers, 0.01, 0.1)[0]
         assert (again.result == judged_known.result).all()
+
+    def test_a_products_own_thresholds_are_judged_by_what_they_do_to_further_queries(self) -> None:
+        """Products that attract strangers of differing nearness: a fit without a product knows none of its own
+        thresholds, and would say a good deal less than what the whole fit does to new queries."""
+
+        def draw(n_each: int) -> tuple[Answers, Answers]:
+            product = np.repeat(np.arange(20), n_each)
+            attracts = np.linspace(0.3, 0.75, 20)[product]
+            known = answers(self.random.normal(attracts + 0.2, 0.04), 0.2, True, product)
+            strangers = answers(self.random.normal(attracts, 0.04), 0.2, False, product)
+            siblings = (product + 1 + np.arange(len(product)) % 19) % 20
+            return replace(known, product=product), replace(strangers, product=siblings)
+
+        known, strangers = draw(100)
+        fitted = fit_thresholds(known, strangers, 0.02)
+        assert len(fitted.products) == 20
+        further = [(judge(one, fitted) == RECOGNISED).mean() for one in draw(1000)]
+        said = [(one.result == RECOGNISED).mean() for one in cross_fit(known, strangers, 0.02, 0.1)]
+        general = (judge(draw(1000)[0], replace(fitted, products={})) == RECOGNISED).mean()
+        assert said == pytest.approx(further, abs=0.03)
+        assert general < said[0] - 0.3
 
     def test_two_products_suffice_one_does_not(self) -> None:
         known, strangers = answers(np.full(10, 0.8), 0.2, True), answers(np.full(10, 0.3), 0.2, False)

@@ -1,5 +1,6 @@
 """The command: on the live catalogue, on a folder against the generation's gallery and against its own."""
 
+import hashlib
 import io
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from backend.gallery.enrolment import enrol
 from backend.gallery.loading import get_gallery
 from backend.gallery.models import ThresholdSet
 from backend.gallery.selectors import get_active_generation
+from backend.gallery.thresholds import was_fitted_on
 from recognition import images
 from tests.backend.factories import make_product
 from tests.recognition.toy_models import embedder_card, embedder_model, write_folder
@@ -108,6 +110,13 @@ def test_the_live_catalogue_and_a_folder_against_either_gallery(catalogue, folde
     assert "4 queries of a SKU that the gallery lacks, which count as unknown" in said
     assert "text.jpg" in errors
     assert "gone.jpg: cannot be read" in errors
+
+    # Whatever a folder or its list is called: by what was fitted on its pictures it is not judged.
+    digest_of = {one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in folder.iterdir()}
+    assert was_fitted_on(ours, [digest_of["q0-0.jpg"], "another"])
+    assert not was_fitted_on(ours, [digest_of["g0-1.jpg"]])
+    assert was_fitted_on(live, [digest_of["g0-1.jpg"]])
+    assert not was_fitted_on(live, [digest_of["q0-0.jpg"]])
 
     shutil.copy(folder / "query.csv", folder / "photos.csv")
     their, _, _ = fit(

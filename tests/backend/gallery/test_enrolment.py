@@ -133,6 +133,24 @@ def test_a_picture_deleted_while_it_is_embedded_leaves_no_ghost(generation, monk
     assert not Embedding.objects.filter(reference_image_id=image_id).exists()
 
 
+def test_a_picture_deleted_before_its_proposed_box_is_kept_stops_nobody(generation, monkeypatch):
+    """The others of its batch are embedded, and it is removed."""
+    other, image = add(0), add(1)
+    image_id, propose = image.pk, enrolment.propose_main_body
+
+    def delete_then_propose(picture, *proposed, **how):
+        if picture.pk == image_id:
+            ReferenceImage.objects.filter(pk=image_id).first().delete()
+        propose(picture, *proposed, **how)
+
+    monkeypatch.setattr(enrolment, "propose_main_body", delete_then_propose)
+    enrol(generation)
+    assert row_of(other).state == EmbeddingState.EMBEDDED
+    enrol(generation)
+    assert entry_of(generation, image_id) is None
+    assert not Embedding.objects.filter(reference_image_id=image_id).exists()
+
+
 def test_what_somebody_else_holds_is_left_alone_until_its_lease_runs_out(generation):
     image = add()
     rows = Embedding.objects.filter(reference_image_id=image.pk)

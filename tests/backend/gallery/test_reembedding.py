@@ -1,5 +1,7 @@
 """A generation is built beside the active one: what it holds in the end, whatever happens meanwhile."""
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +16,16 @@ from backend.common.problems import Problem
 from backend.gallery import enrolment, generations, reembedding, services
 from backend.gallery.enrolment import enrol
 from backend.gallery.loading import get_embedder, get_gallery
-from backend.gallery.models import EmbeddingState, GenerationState
+from backend.gallery.models import EmbeddingState, Generation, GenerationState
 from backend.gallery.reembedding import start_reembedding
 from backend.gallery.selectors import get_threshold_set
 from backend.gallery.tasks import enrol_task, reconcile_gallery_task, sweep_gallery_task
 from backend.jobs import services as jobs
 from backend.jobs.models import Job, JobState
 from recognition.embedder import ProductEmbedder
-from recognition.errors import GalleryUnavailable
+from recognition.errors import GalleryUnavailable, ModelRefused
 from recognition.gallery import IndexSettings
+from recognition.index import MIN_INDEXED_ROWS
 from tests.backend.conftest import (
     FLAT,
     N_PICTURES,
@@ -232,13 +235,64 @@ def test_milvus_away_makes_it_wait(active, better, pictures, monkeypatch):
     with monkeypatch.context() as away:
         away.setattr(gallery, "upsert", fail)
         run(job, turns=2)
-    assert (job.state, job.result["stage"]) == (
-        JobState.RUNNING,
-        "waiting for Milvus, which does not answer",
-    )
+    assert (job.state, job.result["stage"]) == (JobState.RUNNING, "waiting: gone")
     assert not candidate().embeddings.exclude(attempts=0).exists()
     run(job)
     assert_whole(candidate())
+
+
+def test_rows_that_come_in_while_it_is_verified_are_sealed_too(active, better, pictures, monkeypatch):
+    """So many that Milvus wants an index over them, after it was told to seal what was there."""
+    monkeypatch.setattr(reembedding, "SEAL_AGAIN_SECONDS", 0.0)
+    job = start_reembedding(better, IndexSettings(type="HNSW"), asked_by="a test")
+    gallery = get_gallery(candidate())
+    report = gallery.index_report
+
+    def write_more():
+        monkeypatch.setattr(gallery, "index_report", report)
+        [entry] = gallery.fetch([pictures[0].pk])
+        gallery.upsert([replace(entry, reference_image_id=10**9 + n) for n in range(MIN_INDEXED_ROWS)])
+        job.result["sealed_at"] = time.time()
+        return report()
+
+    monkeypatch.setattr(gallery, "index_report", write_more)
+    ends = time.monotonic() + 120
+    while job.state == JobState.RUNNING or job.state == JobState.QUEUED:
+        assert time.monotonic() < ends, job.result
+        run(job, turns=1)
+    assert job.state == JobState.DONE
+    assert "sealed_at" not in job.result
+    assert_whole(candidate())  # what the ledger does not know was taken out again
+
+
+def test_a_cancel_is_heard_while_milvus_seals(active, better, pictures, monkeypatch):
+    monkeypatch.setattr(reembedding, "MIN_INDEXED_ROWS", 1)
+    monkeypatch.setattr(reembedding, "SAVE_EVERY_SECONDS", 0.1)
+    job = start_reembedding(better, FLAT, asked_by="a test")
+    flushing, over = threading.Event(), threading.Event()
+
+    def flush():
+        flushing.set()
+        over.wait(60)
+
+    monkeypatch.setattr(get_gallery(candidate()), "flush", flush)
+    save = jobs.Progress.save
+
+    def save_and_cancel(progress):
+        if flushing.wait(0):
+            jobs.cancel_job(Job.objects.get(pk=job.pk))
+        save(progress)
+
+    monkeypatch.setattr(jobs.Progress, "save", save_and_cancel)
+    began = time.monotonic()
+    run(job)
+    try:
+        assert flushing.is_set()
+        assert time.monotonic() - began < 30
+        assert job.state == JobState.CANCELLED
+        assert Generation.objects.filter(state=GenerationState.CANCELLED).exists()
+    finally:
+        over.set()
 
 
 def test_what_milvus_lost_meanwhile_is_noticed_before_it_is_ready(active, better, pictures, monkeypatch):
@@ -318,6 +372,28 @@ def test_a_gallery_that_is_gone_keeps_the_sweep_from_no_other(active, better, pi
     sweep_gallery_task()
     assert_whole(standing_by)
     assert active.embeddings.get(reference_image_id=pictures[0].pk).state == EmbeddingState.PENDING
+
+
+def test_a_model_that_is_gone_keeps_the_sweep_from_no_other(active, better, pictures, monkeypatch):
+    run(start_reembedding(better, FLAT, asked_by="a test"))
+    standing_by, models = candidate(), enrolment.Models
+
+    def load(generation):
+        if generation.pk == standing_by.pk:
+            raise ModelRefused("found no model.onnx, wanted one")
+        return models(generation)
+
+    with monkeypatch.context() as gone:
+        gone.setattr(enrolment, "Models", load)
+        services.plan_embedding(pictures[0].pk)
+        sweep_gallery_task()
+        assert_whole(active)
+        services.plan_embedding(pictures[1].pk)
+        enrol_task([pictures[1].pk])
+        assert_whole(active)
+    assert standing_by.embeddings.filter(state=EmbeddingState.PENDING).count() == 2
+    sweep_gallery_task()
+    assert_whole(standing_by)
 
 
 def test_what_milvus_lost_or_keeps_is_mended_by_night(active, pictures):

@@ -188,7 +188,8 @@ def test_a_job_in_turns_sends_itself_again_and_of_several_messages_one_is_heeded
     assert in_turns[1:] == [((str(job.pk), 1), 2.0)]
     job.refresh_from_db()
     assert (job.state, job.cursor, job.turn) == (JobState.RUNNING, 1, 1)
-    Job.objects.update(lease_until=timezone.now())
+    # A worker whose clock is behind may claim it too.
+    assert job.lease_until < timezone.now() - timedelta(seconds=30)
     run_job(str(job.pk), 0)  # the same message once more
     assert len(in_turns) == 2
     services.call_workers_for_stalled_jobs()  # the sweep thinks that it was lost
