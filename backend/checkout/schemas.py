@@ -41,8 +41,8 @@ class ItemSerializer(serializers.Serializer):
         allow_null=True,
         min_value=0,
         max_value=1,
-        help_text="probability that the first candidate is the item's product; null while none is fitted, and where there"
-        " is no runner-up",
+        help_text="probability that the first candidate is the item's product; null while none is fitted, and without"
+        " a runner-up",
     )
     candidates = CandidateSerializer(many=True)
     basket_reason = serializers.CharField(allow_null=True)

@@ -3,6 +3,7 @@
 import threading
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from django.core.files.base import ContentFile
 from django.db import close_old_connections
@@ -266,29 +267,46 @@ def test_the_last_correction_of_an_item_is_the_one_to_review(wrong):
     assert {one.state for one in missed} == {ReviewState.OPEN}
 
 
+def sharp_picture(share: float, shift: tuple[int, int] = (0, 0)) -> bytes:
+    """Blocks of colour, sharp enough for every check, between two patterns: 1.0 is one of them, 0.0 the other."""
+    one, other = (np.random.default_rng(seed).integers(0, 256, (12, 16, 3)) for seed in (1, 2))
+    blocks = np.kron(share * one + (1 - share) * other, np.ones((20, 20, 1)))
+    return images.encode_jpeg(np.roll(blocks, shift, (0, 1)).astype(np.uint8), quality=90)
+
+
+def correct_missed(data: bytes, sku: str) -> Correction:
+    return services.correct(recognise(data), made_by="till", item=None, sku=sku, box=[0, 0, *SIZE])
+
+
 def test_many_are_accepted_by_a_job_that_stops_at_none(generation, wrong):
-    clean = services.correct(
-        recognise(picture(1, quality=40)), made_by="till", item=None, sku="COLA", box=[0, 0, 160, 240]
-    )
+    for sku, share in (("FIZZ", 1.0), ("GRAPE", 0.0)):
+        product = make_product(sku)
+        for shift in ((0, 0), (9, 7)):
+            add_reference_image(product=product, data=sharp_picture(share, shift))
+    enrol_and_wait(generation)
+    clean = correct_missed(sharp_picture(0.55, (2, 8)), "FIZZ")
+    # Nothing speaks against it, until the one before it is in the gallery, which is nearer than GRAPE's own.
+    harmed = correct_missed(sharp_picture(0.35, (2, 8)), "GRAPE")
+    assert not check_correction(clean, review._judge_here)["findings"]
+    assert not check_correction(harmed, review._judge_here)["findings"]
     gone = services.correct(recognise(picture(3)), made_by="till", item=1, sku="COLA")
     Correction.objects.filter(pk=gone.pk).update(product=None)
-    pks = [wrong.pk, clean.pk, gone.pk, 999_999]
-    enrol_and_wait(generation)
+    pks = [wrong.pk, clean.pk, harmed.pk, gone.pk, 999_999]
     job = start_job(kind=review.ACCEPT_KIND, parameters={"corrections": pks}, asked_by="anna")
     for _ in range(2):  # a job that is taken up again does nothing twice
         run_job(str(job.pk))
     job.refresh_from_db()
     states = dict(Correction.objects.filter(pk__in=pks).values_list("pk", "state"))
     # What was answered wrongly is nearer to another product by its nature: that one wants a person.
-    assert states[wrong.pk] == states[gone.pk] == ReviewState.OPEN
+    assert states[wrong.pk] == states[gone.pk] == states[harmed.pk] == ReviewState.OPEN
     told = {failure["where"]: failure["reason"] for failure in job.failures}
     assert "is nearer" in told[f"correction {wrong.pk}"]
+    assert "FIZZ Product FIZZ is nearer" in told[f"correction {harmed.pk}"]
     assert "was deleted" in told[f"correction {gone.pk}"]
-    if states[clean.pk] == ReviewState.ACCEPTED:
-        accepted = Correction.objects.get(pk=clean.pk)
-        assert accepted.reviewed_by == "anna"
-        assert Embedding.objects.get(reference_image_id=accepted.reference_image_id).state == "embedded"
-    assert job.result.get("accepted", 0) == (states[clean.pk] == ReviewState.ACCEPTED)
+    accepted = Correction.objects.get(pk=clean.pk)
+    assert (accepted.state, accepted.reviewed_by) == (ReviewState.ACCEPTED, "anna")
+    assert Embedding.objects.get(reference_image_id=accepted.reference_image_id).state == "embedded"
+    assert job.result["accepted"] == 1
 
 
 @pytest.mark.django_db(transaction=True)

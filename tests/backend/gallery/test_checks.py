@@ -72,6 +72,16 @@ def test_another_product_that_is_nearer_is_told_with_how_much(generation, cola):
     assert right.finds_own_product is True
 
 
+def test_of_products_with_one_picture_it_is_told_that_nothing_can_be_said(generation, cola):
+    """Left out, such a picture has nothing right to find, so that none can be said to become worse."""
+    check = check_picture(generation, make_product("NEW"), picture(1, quality=50))
+    assert (check.worse, check.n_alone) == ((), 2)
+    assert check_picture(generation, cola.product, picture(1, quality=50)).n_alone == 1
+    add_reference_image(product=cola.product, data=picture(1, quality=70))
+    enrol_and_wait(generation)
+    assert check_picture(generation, make_product("OTHER"), picture(1, quality=50)).n_alone == 1
+
+
 def test_the_first_picture_of_a_product_is_told_only_what_it_would_be_taken_for(generation, cola):
     new = make_product("NEW")
     like, unlike = (check_picture(generation, new, picture(seed, quality=50)) for seed in (1, 7))
