@@ -118,6 +118,22 @@ def assert_true_matches(found: list[list[Match]], queries: Embeddings) -> None:
         assert matches == sorted(matches, key=lambda match: (-match.similarity, match.reference_image_id))
 
 
+def test_what_was_waited_for_is_found_by_the_next_search(small: Gallery) -> None:
+    [wanted] = make_entries(1, seed=99)
+    entry = replace(wanted, reference_image_id=10**6)
+    try:
+        small.upsert([entry])
+        small.wait_found([entry.reference_image_id, 1], 30)
+        for strategy in ("float", "hash"):
+            found = small.search(embeddings_of([entry]), replace(FLOAT, strategy=strategy))[0]
+            assert entry.reference_image_id in [match.reference_image_id for match in found]
+        with pytest.raises(GalleryUnavailable, match="find 0 of 1 entries"):
+            small.wait_found([10**7], 0.1)
+    finally:
+        small.delete([entry.reference_image_id])
+        assert small.count() == SMALL
+
+
 # Which index is really used.
 
 
