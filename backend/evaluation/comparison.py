@@ -87,10 +87,10 @@ class Comparison:
         compared_at: ISO 8601.
         n_queries: that both were asked.
         n_left_out: queries that one of them could not be asked, or that show no product of the catalogue.
-        n_embedded: pictures that the active generation, and the candidate, had then.
         n_gained, n_lost: queries that only the candidate, or only the active one, answers rightly.
         n_better, n_worse: products that the candidate finds more often, or less.
         better, worse: the first of them, the greatest change first.
+        n_embedded: pictures that the active generation, and the candidate, had then.
     """
 
     active: Side
