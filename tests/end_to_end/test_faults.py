@@ -668,7 +668,7 @@ def test_milvus_killed_under_a_reembedding_and_under_recognition(
 
         def meanwhile(job=job, added=added) -> None:
             added.append(add_picture(live_service, make_picture(random.randrange(1 << 30))))
-            until(lambda: "waiting for Milvus" in get_job(live_service, job)["result"].get("stage", ""))
+            until(lambda: "waiting: Milvus at" in get_job(live_service, job)["result"].get("stage", ""))
 
         seconds += away_and_back(live_service, timed, "milvus", "killed", meanwhile)
         until(partial(is_ready, live_service, generation))
