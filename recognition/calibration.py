@@ -215,7 +215,7 @@ def fit_thresholds(known: Answers, strangers: Answers, false_accepts: float) -> 
             f"{len(known)} known queries and {len(strangers)} strangers; a rate of {false_accepts:g} takes {fewest}"
             " of each"
         )
-    own = _products_with_enough(known, fewest) & _products_with_enough(strangers, fewest)
+    own = _products_with_own(known, strangers, fewest)
     known_rest, strangers_rest = (
         answers.take(~np.isin(answers.answered, list(own))) for answers in (known, strangers)
     )
@@ -230,6 +230,11 @@ def fit_thresholds(known: Answers, strangers: Answers, false_accepts: float) -> 
         unknown = min(_fit_unknown(its_known), recognised)
         products[product] = Thresholds(recognised, general.margin, unknown)
     return Thresholds(general.recognised, general.margin, general.unknown, products)
+
+
+def _products_with_own(known: Answers, strangers: Answers, fewest: int) -> set[int]:
+    """The products whose queries suffice for thresholds of their own."""
+    return _products_with_enough(known, fewest) & _products_with_enough(strangers, fewest)
 
 
 def _products_with_enough(answers: Answers, fewest: int) -> set[int]:
@@ -423,11 +428,13 @@ def cross_fit(
         raise ValueError(f"{len(products)} products; to hold one out takes two at least")
     part_of = np.random.default_rng(seed).permutation(len(products)) % FOLDS
     parts = [part_of[np.searchsorted(products, answers.product)] for answers in (known, strangers)]
-    for product in fit_as_told(known, strangers, false_accepts).products:
-        rows = np.flatnonzero(known.product == product)
-        parts[0][rows] = np.arange(len(rows)) * FOLDS // max(len(rows), 1)
+    if len(known) and len(strangers):
+        fewest = fewest_queries(told_rate(len(known), len(strangers), false_accepts))
+        for product in _products_with_own(known, strangers, fewest):
+            rows = np.flatnonzero(known.product == product)
+            parts[0][rows] = np.arange(len(rows)) * FOLDS // max(len(rows), 1)
     held_out = tuple(HeldOut(np.zeros(len(one), np.int8), np.zeros(len(one))) for one in (known, strangers))
-    for part in range(FOLDS):
+    for part in np.unique(np.concatenate(parts)):
         others = [one.take(of != part) for one, of in zip((known, strangers), parts, strict=True)]
         thresholds = fit_as_told(others[0], others[1], false_accepts)
         confidence = fit_confidence(others[0], others[1], unknown_share) if min(map(len, others)) else None

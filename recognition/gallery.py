@@ -493,16 +493,17 @@ class Gallery:
         Raises:
             GalleryUnavailable: they do not after `timeout_seconds`.
         """
-        chosen, deadline = _is_in(_ID, sorted(set(ids))), time.monotonic() + timeout_seconds
+        wanted, deadline = sorted(set(ids)), time.monotonic() + timeout_seconds
+        chosen = _is_in(_ID, wanted)
         for kind in self._collections:
             while True:
                 with self._patient() as client:
                     n_found = self._count(client, kind, chosen, "Bounded", _WRITE_SECONDS)
-                if n_found == len(set(ids)):
+                if n_found == len(wanted):
                     break
                 if time.monotonic() > deadline:
                     raise GalleryUnavailable(
-                        f"searches of {self.name} find {n_found} of {len(set(ids))} entries {timeout_seconds} s after"
+                        f"searches of {self.name} find {n_found} of {len(wanted)} entries {timeout_seconds} s after"
                         " they were written; wait longer"
                     )
                 time.sleep(_POLL_SECONDS)

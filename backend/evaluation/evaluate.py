@@ -183,7 +183,7 @@ def evaluate(subject: Subject, plan: Plan, over: Over[Any]) -> EvaluationReport:
         n_embedded += len(query)
     seconds = time.perf_counter() - started
     task = set_task(gallery, query, refused, plan.open_set)
-    judges = {strategy: _judge(plan, task, query, strategy, subject) for strategy in STRATEGIES}
+    judges = {strategy: _judge(subject, plan, task, query, strategy) for strategy in STRATEGIES}
     lines, scenes, found = _measure(task, plan, wanted, judges, refused, over)
     details = describe_details(Asked(task, gallery, query, found, get_searched(task, found, "float")))
     card = plan.embedder.card
@@ -221,7 +221,7 @@ def evaluate(subject: Subject, plan: Plan, over: Over[Any]) -> EvaluationReport:
     )
 
 
-def _judge(plan: Plan, task: Task, query: EmbeddedPictures, strategy: Strategy, subject: Subject) -> Judge:
+def _judge(subject: Subject, plan: Plan, task: Task, query: EmbeddedPictures, strategy: Strategy) -> Judge:
     """The generation's threshold set, unless it was fitted on any of these queries; else what is fitted crosswise."""
     if plan.generation is None or subject.name == LIVE_CATALOGUE:
         return CROSS_FITTED

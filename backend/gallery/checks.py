@@ -258,19 +258,18 @@ def _look(
         own = find_nearest_of_product(gallery, embedding, product.pk, how, without=without)
     other = next((match for match in effect.matches if match.product_id != product.pk), None)
     shown = {match.product_id for match in effect.matches} | {product.pk}
-    rows = Product.objects.filter(pk__in=shown).values_list("pk", "sku", "name")
-    alone = set(
-        Product.objects.filter(pk__in=shown - {product.pk})
+    rows = list(
+        Product.objects.filter(pk__in=shown)
         .annotate(n=Count("reference_images"))
-        .filter(n=1)
-        .values_list("pk", flat=True)
+        .values_list("pk", "sku", "name", "n")
     )
+    alone = {pk for pk, _, _, n in rows if n == 1 and pk != product.pk}
     return _Seen(
         effect,
         own,
         other,
         tuple(match for match in effect.matches[:COMPARED] if _repeats(match, whole, crop, generation)),
-        {pk: (sku, name) for pk, sku, name in rows},
+        {pk: (sku, name) for pk, sku, name, _ in rows},
         sum(match.product_id in alone for match in effect.matches),
     )
 

@@ -309,8 +309,7 @@ def roll_back(*, reason: str = "") -> Generation:
                 "generation-state",
                 "there is no generation to return to: none stands by since the last switch",
             )
-        n_lacking = 0 if active is None else list_lacking(previous, active).count()
-        if active is not None and n_lacking and not reason:
+        if active is not None and not reason and (n_lacking := list_lacking(previous, active).count()):
             n_behind = count_behind(previous, active)
             raise Problem(
                 HTTPStatus.CONFLICT,
