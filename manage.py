@@ -4,6 +4,9 @@
 import os
 import sys
 
+from django.db import ProgrammingError
+from psycopg2.errors import UndefinedColumn, UndefinedTable
+
 from backend.bootstrap import data_dir, prepare_environment
 from backend.common.audit import acting
 from backend.engines import embedded
@@ -25,3 +28,10 @@ if __name__ == "__main__":
         if sys.argv[1:2] == ["demo"]:
             embedded.down(data_dir())
         sys.exit(f"manage.py: {str(error) or 'interrupted'}")
+    except ProgrammingError as error:
+        if not isinstance(error.__cause__, UndefinedTable | UndefinedColumn):
+            raise
+        found = str(error).splitlines()[0]
+        sys.exit(
+            f"manage.py: the database is empty or an older version's ({found}); run manage.py migrate first"
+        )

@@ -3,7 +3,12 @@
 from torch import nn
 
 from training.losses.classification import CrossEntropy
-from training.losses.distillation import DeepMutualLearning, SoftLabelDistillation, UnifiedDeepMutualLearning
+from training.losses.distillation import (
+    DeepMutualLearning,
+    EmbeddingRegression,
+    SoftLabelDistillation,
+    UnifiedDeepMutualLearning,
+)
 from training.losses.hashing import DCH, DSHSD, LCDSH, AnglePreservation
 from training.losses.triplet import BatchHardTriplet, TripletAngularMargin
 from training.models.efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteTrunk
@@ -64,4 +69,5 @@ DISTILLATION_LOSSES: dict[str, type[nn.Module]] = {
     "DML": DeepMutualLearning,
     "UDML": UnifiedDeepMutualLearning,
     "SSLD": SoftLabelDistillation,
+    "Regression": EmbeddingRegression,
 }

@@ -44,8 +44,9 @@ from backend.catalogue.forms import (
 from backend.catalogue.imports import IMPORT_KIND
 from backend.catalogue.models import BoxSource, Product, ProductSet, ProductState, ReferenceImage, SoldBy
 from backend.catalogue.selectors import list_reference_images
-from backend.common.admin import AuditedAdmin, check_permission, counted, label, private_file
+from backend.common.admin import AuditedAdmin, check_permission, label, private_file
 from backend.common.problems import problem_of
+from backend.common.words import counted
 from backend.jobs.services import start_job
 
 # A stored picture never changes under its id.

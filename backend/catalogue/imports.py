@@ -23,6 +23,7 @@ from django.core.exceptions import ValidationError
 from backend.catalogue.models import BoxSource, Product
 from backend.catalogue.services import add_reference_image, save_product
 from backend.common.problems import Problem
+from backend.common.words import counted
 from backend.jobs.models import Job
 from backend.jobs.services import Progress
 from recognition.errors import ImageRefused
@@ -101,7 +102,7 @@ def _row(file: str, number: int, header: Sequence[str], cells: Sequence[str]) ->
     advice = 'a text with a comma in it stands in quotes: "a, b"'
     if len(cells) < len(header):
         advice = "an empty cell keeps its comma"
-    found = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
+    found = counted(len(cells), "cell")
     return Row(file, number, named, f"the row has {found}, the header names {len(header)} columns; {advice}")
 
 

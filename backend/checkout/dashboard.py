@@ -15,8 +15,8 @@ from backend.catalogue.models import Product, ProductState, ReferenceImage
 from backend.checkout.admin import summarise_items
 from backend.checkout.models import Correction, RecognisedItem, Recognition, ReviewState
 from backend.checkout.worker import count_recognition_workers
-from backend.common.admin import counted
 from backend.common.problems import engine_of
+from backend.common.words import counted
 from backend.gallery.models import EmbeddingState, Generation
 from backend.gallery.selectors import (
     count_ledger,

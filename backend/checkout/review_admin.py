@@ -25,8 +25,9 @@ from backend.checkout.selectors import (
     list_waiting,
     list_waiting_after,
 )
-from backend.common.admin import check_permission, counted, private_file
+from backend.common.admin import check_permission, private_file
 from backend.common.problems import Problem, problem_of, problem_response
+from backend.common.words import counted
 from backend.jobs.services import start_job
 from recognition import images
 from recognition.errors import ImageRefused

@@ -71,11 +71,6 @@ def private_file(file: FieldFile, content_type: str, *, kept: timedelta) -> File
     return response
 
 
-def counted(n: int, noun: str) -> str:
-    """A number and its noun: "1 picture", "2 pictures"."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def facts(values: Mapping[str, Any]) -> SafeString | str:
     """What a row holds as JSON, as names and values; what lies deeper, on one line.
 

@@ -22,7 +22,7 @@ from backend.common.problems import Problem
 from backend.evaluation.embedding import Cropping, Over, embed_pictures
 from backend.evaluation.pictures import LIVE_CATALOGUE, Picture, Refusal
 from backend.evaluation.task import nothing_to_measure
-from backend.gallery.loading import get_detector, get_embedder, get_gallery
+from backend.gallery.loading import FETCHED_A_CALL, get_detector, get_embedder, get_gallery
 from backend.gallery.models import EmbeddingState, Generation
 from backend.gallery.selectors import count_embedded, get_active_detector
 from backend.gallery.thresholds import has_changed, search_settings
@@ -32,7 +32,6 @@ from recognition.metrics import mean_average_precision, nearest_products, recall
 
 # Of the live catalogue: beyond them the figures hardly move, and a switch is not to wait for hours.
 QUERIES = 2_000
-FETCHED_TOGETHER = 500
 DEPTH = 100  # pictures asked for: R of the protocol
 WARM_UP = 10  # searches of each generation before the first that counts
 PRODUCTS_LISTED = 20
@@ -292,11 +291,11 @@ def _live_ids(pair: Sequence[Generation]) -> tuple[list[int], int]:
 
 def _live_queries(generation: Generation, ids: list[int], over: Over[Any]) -> Queries:
     gallery = get_gallery(generation)
-    starts = range(0, len(ids), FETCHED_TOGETHER)
+    starts = range(0, len(ids), FETCHED_A_CALL)
     entries = [
         entry
         for start in over(f"reading {generation}", starts)
-        for entry in gallery.fetch(ids[start : start + FETCHED_TOGETHER])
+        for entry in gallery.fetch(ids[start : start + FETCHED_A_CALL])
     ]
     if len(entries) < len(ids):
         raise Problem(

@@ -21,8 +21,9 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldBooleanSwitchWidget
 
 from backend.catalogue.admin import ProductAdmin, ReferenceImageAdmin, ShownPicture, thumbnail_url
 from backend.catalogue.models import Product, ReferenceImage
-from backend.common.admin import ReadOnlyAdmin, check_permission, counted, facts, label
+from backend.common.admin import ReadOnlyAdmin, check_permission, facts, label
 from backend.common.problems import Problem
+from backend.common.words import counted
 from backend.gallery.checks import check_embedded
 from backend.gallery.fit_display import show_fit, show_held_out, show_products
 from backend.gallery.generations import RETIRABLE, retire

@@ -13,7 +13,7 @@ from django.db.models import Count
 from numpy.typing import NDArray
 
 from backend.catalogue.models import BoxSource, Product, ReferenceImage
-from backend.common.admin import counted
+from backend.common.words import counted
 from backend.gallery.enrolment import STORED, propose_box
 from backend.gallery.loading import get_detector, get_embedder, get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation

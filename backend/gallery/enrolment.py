@@ -67,13 +67,13 @@ class Prepared:
         model_input: as the embedder prepared the crop.
         box: that was cut out.
         source: of the box, where it is a new one; None where it is the picture's own.
-        findings: what is poor about the crop.
+        findings: what is poor about the crop; None where it was said before.
     """
 
     model_input: ModelInput
     box: Box
     source: BoxSource | None
-    findings: tuple[str, ...]
+    findings: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -179,12 +179,14 @@ def enrol(
             raise
 
 
-def enrol_in_each(live: Sequence[Generation], reference_image_ids: Sequence[int]) -> None:
-    """See to these pictures in several generations; one that is being built is its job's alone. Raises as `enrol`."""
+def enrol_in_each(
+    live: Sequence[Generation], reference_image_ids: Sequence[int] | None, *, seconds: float = math.inf
+) -> None:
+    """As `enrol`, in several generations; one that is being built is its job's alone."""
     for generation in live:
         if generation.state != GenerationState.BUILDING:
             with others_go_on(generation, "pictures not enrolled"):
-                enrol(generation, reference_image_ids)
+                enrol(generation, reference_image_ids, seconds=seconds)
 
 
 @contextmanager
@@ -322,7 +324,11 @@ def _prepare(generation: Generation, image: ReferenceImage, models: Models) -> P
     box, source = _see_to_main_body(generation, image, decoded, models.detector)
     crop = decoded.crop(box, generation.crop_margin)
     _refuse_small(crop, models.embedder.card.minimum_side_pixels)
-    return Prepared(models.embedder.prepare(crop), box, source, tuple(images.quality_findings(crop)))
+    # They are the crop's and not the model's: who filled the active generation has said them of the box that stands,
+    # and saying them again would take a re-embedding a sixth of its time.
+    told = source is None and generation.state == GenerationState.BUILDING
+    findings = None if told else images.quality_findings(crop)
+    return Prepared(models.embedder.prepare(crop), box, source, findings)
 
 
 def _refuse_small(crop: NDArray[np.uint8], minimum_side: int) -> None:
@@ -415,7 +421,7 @@ def _keep_what_was_seen(image: ReferenceImage, prepared: Prepared, detector_name
                 return False
             if image.box is None or as_box(image.box) != prepared.box:
                 return False
-    if tuple(image.quality_findings) != prepared.findings:
+    if prepared.findings is not None and tuple(image.quality_findings) != prepared.findings:
         set_quality_findings(image, prepared.findings)
     return True
 

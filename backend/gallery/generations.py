@@ -18,6 +18,7 @@ from django.utils.text import slugify
 
 from backend.common.audit import because
 from backend.common.problems import Problem
+from backend.common.words import counted
 from backend.gallery import shadows
 from backend.gallery.loading import get_gallery
 from backend.gallery.models import (
@@ -237,8 +238,8 @@ def refuse_switch(generation: Generation, active: Generation | None) -> None:
         raise Problem(
             HTTPStatus.CONFLICT,
             "generation-behind",
-            f"{generation} has {n_behind:,} pictures still to embed that {active} has embedded; the bulk worker"
-            " is at it, try again in a moment",
+            f"{generation} has {counted(n_behind, 'picture')} still to embed that {active} has embedded; the bulk"
+            " worker is at it, try again in a moment",
         )
 
 
@@ -256,9 +257,9 @@ def refuse_lacking(generation: Generation, active: Generation) -> None:
         raise Problem(
             HTTPStatus.CONFLICT,
             "pictures-lacking",
-            f"{generation} could not embed {n_lacking:,} pictures that {active} answers with: reference images {named}"
-            f"{' and more' if n_lacking > LACKING_NAMED else ''}. Its job says why; mend them and retry it, or force"
-            " the switch with a reason",
+            f"{generation} could not embed {counted(n_lacking, 'picture')} that {active} answers with: reference images"
+            f" {named}{' and more' if n_lacking > LACKING_NAMED else ''}. Its job says why;"
+            " mend them and retry it, or force the switch with a reason",
         )
 
 
@@ -314,9 +315,9 @@ def roll_back(*, reason: str = "") -> Generation:
             raise Problem(
                 HTTPStatus.CONFLICT,
                 "generation-behind" if n_behind else "pictures-lacking",
-                f"{previous} lacks {n_lacking:,} pictures that {active} has embedded: {n_behind:,} are still to embed"
-                f" and {n_lacking - n_behind:,} failed, its page says why; wait for the bulk worker, mend what failed,"
-                " or force the return with a reason",
+                f"{previous} lacks {counted(n_lacking, 'picture')} that {active} has embedded: {n_behind:,} still to"
+                f" embed and {n_lacking - n_behind:,} failed, its page says why; wait for the bulk worker,"
+                " mend what failed, or force the return with a reason",
             )
         return _answer_with(previous, active)
 

@@ -21,6 +21,8 @@ KEPT_MODELS = 4
 KEPT_GALLERIES = 8
 # Whoever has many queries asks with so many a call, which has no longer than a photo's.
 QUERIES_A_CALL = 10
+# Entries read back together: a read waits a fifth of a second for all writes before it, however few it wants.
+FETCHED_A_CALL = 500
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")

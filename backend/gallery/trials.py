@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.catalogue.models import Product, ProductState, ReferenceImage
-from backend.gallery.loading import QUERIES_A_CALL, get_gallery
+from backend.gallery.loading import FETCHED_A_CALL, QUERIES_A_CALL, get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation
 from recognition.calibration import Searched, gather_searched
 from recognition.embedder import Embeddings
@@ -98,14 +98,14 @@ def leave_each_out(
     gallery = get_gallery(generation)
     products: list[int] = []
     found: list[list[Match]] = []
-    for start in range(0, len(ids), QUERIES_A_CALL):
-        entries = gallery.fetch(ids[start : start + QUERIES_A_CALL])
-        if not entries:
-            continue
-        own = [{entry.reference_image_id} for entry in entries]
-        found += _search(generation, how, holding, embeddings_of(entries), own)
-        products += [holding.product_of[entry.reference_image_id] for entry in entries]
-        each()
+    for read in range(0, len(ids), FETCHED_A_CALL):
+        fetched = gallery.fetch(ids[read : read + FETCHED_A_CALL])
+        for start in range(0, len(fetched), QUERIES_A_CALL):
+            entries = fetched[start : start + QUERIES_A_CALL]
+            own = [{entry.reference_image_id} for entry in entries]
+            found += _search(generation, how, holding, embeddings_of(entries), own)
+            products += [holding.product_of[entry.reference_image_id] for entry in entries]
+            each()
     product = np.array(products, np.int64)
     known = np.array([holding.n_pictures[one] > 1 for one in products], np.bool_)
     return holding.trial(_gather(found, product, known, np.zeros(len(product), np.bool_)))

@@ -30,6 +30,8 @@ IMPORTED_WITHIN_SECONDS = 3_600
 ROUNDS = 2
 # A till's pace: a client that asks without a pause measures its own queue.
 PAUSE_SECONDS = 0.5
+# A worker that computed for less than this share of so many seconds has nothing to do.
+REST_SECONDS, REST_SHARE = 5.0, 0.05
 
 
 def write_catalogue(folder: Path, n_pictures: int) -> Path:
@@ -68,6 +70,7 @@ def measure_reembedding(service: LiveService, folder: Path, n_pictures: int) -> 
     )
     imported.check_returncode()
     _wait(lambda: _is_embedded(service))
+    _wait(lambda: _is_at_rest(service))
     embedder = service.install_again(shipped_embedder(), folder / "again")
     jobs, alone, calm, busy = [], [], [], []
     for _ in range(ROUNDS):
@@ -160,6 +163,17 @@ def _is_embedded(service: LiveService) -> bool:
     if not said:
         raise RuntimeError("reconcile_gallery said nothing")
     return "wait to be embedded" not in said
+
+
+def _is_at_rest(service: LiveService) -> bool:
+    """The bulk worker has nothing left to do of the import either, such as to fit thresholds."""
+
+    def spent() -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in service.processes("bulk"))
+
+    before = spent()
+    time.sleep(REST_SECONDS)
+    return spent() - before < REST_SHARE * REST_SECONDS
 
 
 def _wait(holds: Callable[[], bool], *, every: float = 0.5) -> None:

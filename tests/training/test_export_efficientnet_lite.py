@@ -33,7 +33,7 @@ UNSEEN_SEED = 4711  # neither the fit's nor the card's
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     out = tmp_path_factory.mktemp("untrained") / "embedder"
     with pytest.MonkeyPatch.context() as smaller:
-        smaller.setattr("training.export_efficientnet_lite.REFERENCE_SIZE", (200, 200))
+        smaller.setattr("training.export_efficientnet_lite.REFERENCE_SIZE", (128, 128))
         smaller.setattr("training.export_efficientnet_lite.SCENE_ROUNDS", 1)
         export("lite0", out, seed=0, n_products=FITTED_ON)
     return load_model_folder(out)
@@ -87,7 +87,7 @@ def test_each_bit_is_on_for_25_to_75_percent_of_generated_pictures(folder: Model
     """Of 320: of half as many, chance alone carries one bit of 512 beyond."""
     crops = []
     for index, product in enumerate(more_products(320, UNSEEN_SEED)):
-        scene = render_reference(product, view=index % 4, seed=UNSEEN_SEED, size=(200, 200))
+        scene = render_reference(product, view=index % 4, seed=UNSEEN_SEED, size=(128, 128))
         left, top, right, bottom = (round(edge) for edge in scene.items[0].box)
         crops.append(np.asarray(scene.image)[top:bottom, left:right])
     hash_codes = open_embedder(folder, SessionSettings()).embed(crops).hash_codes

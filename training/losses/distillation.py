@@ -1,5 +1,5 @@
-"""Losses between two embedders on the same pictures: DML and U-DML, which train both, and SSLD's, with a fixed
-teacher.
+"""Losses between two embedders on the same pictures: DML and U-DML, which train both; SSLD's and regression, with a
+fixed teacher.
 """
 
 from __future__ import annotations
@@ -110,3 +110,30 @@ class SoftLabelDistillation(nn.Module):
     ) -> Tensor:
         """Scalar, from the logits (N, C) of both; labels are taken, as of any such loss, and not looked at."""
         return jensen_shannon(logits_of(student), logits_of(teacher))
+
+
+class EmbeddingRegression(nn.Module):
+    """The student's embeddings shall be the teacher's (Budnik and Avrithis, arXiv 2006.16331, "regression").
+
+    It trains no head: beside a loss that does, soft labels say which classes look alike, and it says where each picture
+    lies.
+    """
+
+    def forward(
+        self, student: EmbedderOutput, teacher: EmbedderOutput, labels: Tensor | None = None
+    ) -> Tensor:
+        """Scalar in 0 to 2: 1 - cosine of both embeddings (N, D), averaged over pictures.
+
+        No gradient goes into the teacher; labels are not looked at.
+
+        Raises:
+            ValueError: the two are not of one dimension.
+        """
+        ours, theirs = student.embedding, teacher.embedding
+        if ours.shape != theirs.shape:
+            raise ValueError(
+                f"found a student of {ours.shape[1]} values and a teacher of {theirs.shape[1]}, wanted as many: give"
+                " the student's neck the teacher's dimension."
+            )
+        cosines = functional.cosine_similarity(full_precision(ours), full_precision(theirs).detach(), dim=1)
+        return (1 - cosines).mean()

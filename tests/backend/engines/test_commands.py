@@ -72,6 +72,13 @@ def test_engines_up_status_down(folder: Path) -> None:
     assert " up " not in down.stdout
 
 
+def test_a_database_without_tables_is_told_in_a_line(manage: Manage) -> None:
+    refused = manage("evaluate_recall")
+    assert refused.returncode == 1
+    assert "run manage.py migrate first" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_backup_is_restored_on_another_machine(manage: Manage, tmp_path: Path) -> None:
     assert manage("migrate").returncode == 0
     create = "from backend.catalogue.models import Product; Product.objects.create(sku='4711', name='Kölnisch Wasser')"

@@ -132,7 +132,7 @@ def test_one_that_failed_at_pictures_is_returned_to_by_force_alone(active, ready
     active.embeddings.filter(reference_image_id=pictures[0].pk).update(
         state=EmbeddingState.FAILED, error="no"
     )
-    with pytest.raises(CommandError, match=r"lacks 1 pictures .* 0 are still to embed and 1 failed"):
+    with pytest.raises(CommandError, match=r"lacks 1 picture .* 0 still to embed and 1 failed"):
         call_command("switch_generation", "--rollback")
     page = make_staff("operator", "operator").get(reverse("admin:gallery_generation_change", args=[ready.pk]))
     assert "It could not embed them" in page.content.decode()
@@ -153,13 +153,17 @@ def test_what_the_other_lacks_is_found_by_an_anti_join(active, ready, pictures):
 def test_a_comparison_of_a_gallery_that_has_grown_since_does_not_count(active, ready, pictures):
     compare()
     assert get_comparison(candidate(), active) is not None
-    product = pictures[0].product
-    added = [
-        add_reference_image(product=product, data=make_picture(60 + n), box=(0, 0, 90, 90)) for n in range(3)
-    ]
-    enrol_task([one.pk for one in added[:2]])
+
+    def enrol_another(number: int) -> None:
+        added = add_reference_image(
+            product=pictures[0].product, data=make_picture(number), box=(0, 0, 90, 90)
+        )
+        enrol_task([added.pk])
+
+    enrol_another(60)
+    enrol_another(61)
     assert get_comparison(candidate(), active) is not None
-    enrol_task([one.pk for one in added])
+    enrol_another(62)
     assert get_comparison(candidate(), active) is None
     page = make_staff("operator", "operator").get(reverse("admin:gallery_generation_change", args=[ready.pk]))
     assert "not since a gallery changed by a fifth" in page.content.decode()
@@ -169,7 +173,7 @@ def test_one_that_has_pictures_still_to_embed_is_returned_to_by_force_alone(acti
     call_command("switch_generation", str(ready.pk))
     active.embeddings.filter(reference_image_id=pictures[0].pk).update(state=EmbeddingState.PENDING)
     with pytest.raises(
-        CommandError, match=r"lacks 1 pictures .* 1 are still to embed and 0 failed.* force the return"
+        CommandError, match=r"lacks 1 picture .* 1 still to embed and 0 failed.* force the return"
     ):
         call_command("switch_generation", "--rollback")
     with pytest.raises(CommandError, match="needs a reason"):
@@ -240,7 +244,7 @@ def test_a_folder_of_queries_is_asked_of_both(active, ready, tmp_path, capsys):
 def test_retired_products_are_no_answers_and_no_queries_and_a_sample_stands_for_many(
     active, ready, pictures, monkeypatch
 ):
-    monkeypatch.setattr(comparison, "FETCHED_TOGETHER", 4)
+    monkeypatch.setattr(comparison, "FETCHED_A_CALL", 4)
     Product.objects.filter(pk=pictures[0].product_id).update(state="retired")
     compare()
     assert get_comparison(candidate(), active).n_queries == N_PICTURES - 2
@@ -269,11 +273,11 @@ def test_pictures_that_it_could_not_embed_are_told_and_only_a_reason_goes_past_t
     compare()
     row = ready.embeddings.first()
     ready.embeddings.filter(pk=row.pk).update(state=EmbeddingState.FAILED)
-    with pytest.raises(Problem, match=f"could not embed 1 pictures .* {row.reference_image_id}") as refused:
+    with pytest.raises(Problem, match=f"could not embed 1 picture .* {row.reference_image_id}") as refused:
         switch_generation(candidate())
     assert refused.value.code == "pictures-lacking"
     page = make_staff("operator", "operator").get(reverse("admin:gallery_generation_change", args=[ready.pk]))
-    assert "ould not embed 1 pictures" in page.content.decode()
+    assert "ould not embed 1 picture that" in page.content.decode()
     assert 'id="switch-reason"' in page.content.decode()
     assert switch_generation(candidate(), force=True, reason="it is blank").state == GenerationState.ACTIVE
 
@@ -281,7 +285,7 @@ def test_pictures_that_it_could_not_embed_are_told_and_only_a_reason_goes_past_t
 def test_one_that_lacks_what_the_active_one_has_waits(active, ready):
     compare()
     ready.embeddings.filter(pk=ready.embeddings.first().pk).update(state=EmbeddingState.PENDING)
-    with pytest.raises(Problem, match="has 1 pictures still to embed") as refused:
+    with pytest.raises(Problem, match="has 1 picture still to embed") as refused:
         switch_generation(candidate())
     assert refused.value.code == "generation-behind"
 

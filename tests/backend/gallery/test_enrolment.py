@@ -14,6 +14,7 @@ from backend.gallery.enrolment import enrol
 from backend.gallery.loading import get_embedder, get_gallery
 from backend.gallery.models import Embedding, EmbeddingState, Generation
 from backend.gallery.selectors import count_ledger
+from backend.gallery.tasks import enrol_task
 from recognition import images
 from recognition.embedder import ProductEmbedder
 from recognition.errors import GalleryUnavailable, ModelRefused
@@ -251,6 +252,24 @@ def test_a_picture_that_changes_while_milvus_is_away_is_forgiven_once(generation
         with pytest.raises(GalleryUnavailable):
             enrol(generation)
     assert (row_of(image).state, row_of(image).attempts) == ("pending", 0)
+
+
+def test_the_message_of_a_picture_takes_along_a_batch_or_two_of_what_waits_besides(generation, monkeypatch):
+    monkeypatch.setattr(enrolment, "FIRST_BATCH", 2)
+    monkeypatch.setattr(enrolment, "LARGEST_BATCH", 2)
+    gallery = get_gallery(generation)
+    upsert, written = gallery.upsert, []
+    monkeypatch.setattr(
+        gallery,
+        "upsert",
+        lambda entries: (written.append([one.reference_image_id for one in entries]), upsert(entries)),
+    )
+    a, b, c, d, e, f, mine = [add(seed).pk for seed in range(7)]
+    enrol_task([mine])
+    assert written == [[mine], [a, b], [c, d]]
+    assert count_ledger(generation)[EmbeddingState.PENDING] == 2
+    enrol_task([a])  # whose message comes now
+    assert written[3:] == [[e, f]]
 
 
 def test_the_sweep_finds_what_no_signal_told(generation):

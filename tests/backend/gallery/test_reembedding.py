@@ -72,6 +72,13 @@ def test_another_embedder_gets_a_gallery_of_its_own_that_is_ready_and_answers_no
     assert entries_of(active) == before
 
 
+def test_what_is_poor_about_a_picture_is_not_judged_again_where_its_box_stands(active, better, pictures):
+    ReferenceImage.objects.update(quality_findings=["dark"])  # which it is not
+    run(start_reembedding(better, FLAT, asked_by="a test"))
+    assert_whole(candidate())
+    assert all(image.quality_findings == ["dark"] for image in ReferenceImage.objects.all())
+
+
 def test_another_index_copies_and_embeds_nothing(active, toy, pictures, monkeypatch):
     def never(*_):
         raise AssertionError("embedded")
@@ -180,7 +187,8 @@ def test_cancel_stops_at_the_next_batch_gives_back_what_was_held_and_frees_all(
     generation = candidate()
     assert (len(batches), generation.state) == (2, GenerationState.CANCELLED)
     assert not generation.embeddings.exclude(lease_until=None).exists()
-    assert generation.embeddings.filter(state=EmbeddingState.EMBEDDED).count() == 4
+    # The second batch's entries had been sent, or were still to be: there, or given back.
+    assert generation.embeddings.filter(state=EmbeddingState.EMBEDDED).count() in (2, 4)
     assert not generation.embeddings.filter(attempts__gt=0).exists()
     assert generations.free_dead_generations() == 0  # a worker may still be at it
     settings.RECOGNITION_PATIENCE_SECONDS = 0
@@ -326,9 +334,11 @@ def test_redetect_proposes_boxes_anew_but_for_those_of_people(active, better, pi
     with pytest.raises(Problem, match="no detector is active"):
         start_reembedding(better, FLAT, redetect=True, asked_by="a test")
     services.activate_model(services.install_model(tmp_path / "detector"))
+    ReferenceImage.objects.update(quality_findings=["dark"])  # which they are not
     run(start_reembedding(better, FLAT, redetect=True, asked_by="a test"))
     for image in pictures:
         image.refresh_from_db()
+    assert (drawn.quality_findings == ["dark"], proposed.quality_findings == ["dark"]) == (True, False)
     assert (drawn.box_source, from_file.box_source) == (BoxSource.PERSON, BoxSource.FILE)
     assert drawn.box == from_file.box == [10, 10, 110, 110]
     assert (proposed.box_source, proposed.box_detector) == (BoxSource.DETECTOR, "finder 1")

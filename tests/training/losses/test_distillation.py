@@ -1,4 +1,4 @@
-"""DML, U-DML and SSLD's loss equal the papers' equations, and pull on the networks that they should."""
+"""DML, U-DML, SSLD's loss and regression equal the papers' equations, and pull on the networks that they should."""
 
 import math
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tests.training.losses.outputs import HALF_PRECISIONS, output, random
 from training.losses.distillation import (
     DeepMutualLearning,
+    EmbeddingRegression,
     SoftLabelDistillation,
     UnifiedDeepMutualLearning,
     jensen_shannon,
@@ -102,6 +103,23 @@ def test_ssld_leaves_its_teacher_alone_and_does_not_look_at_labels() -> None:
     assert teacher.grad is None
     assert loss(output(logits=student), output(logits=teacher)) == found
     assert found.item() == pytest.approx(plain_jensen_shannon(student.tolist(), teacher.tolist()))
+
+
+def test_regression_is_one_less_the_cosine_and_leaves_its_teacher_alone() -> None:
+    student, teacher = random(4, 7, seed=3), random(4, 7, seed=4)
+    found = EmbeddingRegression()(output(embedding=student), output(embedding=teacher), LABELS)
+    found.backward()
+    cosines = [
+        sum(s * t for s, t in zip(mine, theirs, strict=True)) / (math.hypot(*mine) * math.hypot(*theirs))
+        for mine, theirs in zip(student.tolist(), teacher.tolist(), strict=True)
+    ]
+    assert found.item() == pytest.approx(1 - sum(cosines) / 4)
+    assert student.grad is not None
+    assert student.grad.abs().sum() > 0
+    assert teacher.grad is None
+    assert EmbeddingRegression()(output(embedding=teacher), output(embedding=3 * teacher)).item() < 1e-6
+    with pytest.raises(ValueError, match="a student of 7 values and a teacher of 5"):
+        EmbeddingRegression()(output(embedding=student), output(embedding=teacher[:, :5]))
 
 
 @pytest.mark.parametrize(("label_weight", "mutual_weight"), [(1.0, 1.0), (0.5, 2.0)])
