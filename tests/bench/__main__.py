@@ -29,6 +29,7 @@ from rich.table import Table
 
 from backend.engines import embedded
 from tests.bench.asking import SCENE, percentiles, recognise
+from tests.bench.milvus import resident_megabytes
 from tests.bench.reembedding import measure_reembedding
 from tests.live import REPOSITORY, LiveService, start_live_service
 
@@ -73,6 +74,7 @@ def main() -> None:
         report["overload"] = measure_overload(service, options.seconds)
         if options.soak:
             report["memory"] = measure_memory(service, options.soak)
+            report["milvus_mb"] = resident_megabytes(Path(folder))
     show(report)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2))
@@ -289,6 +291,7 @@ def show(report: dict[str, Any]) -> None:
         report["throughput"],
         report["overload"]["statuses"],
         report.get("memory", ""),
+        {"milvus_mb": report["milvus_mb"]} if "milvus_mb" in report else "",
         report.get("reembedding", ""),
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from recognition.gallery import Entry, Gallery
+from tests.bench.milvus import INDEX_SECONDS
 
 ENTRIES_AT_ONCE = 1_000
 
@@ -28,4 +29,4 @@ def add_strangers(gallery: Gallery, products: Sequence[int], *, first_id: int) -
             ]
         )
     gallery.flush()
-    print(gallery.wait_indexed(600).describe())
+    print(gallery.wait_indexed(INDEX_SECONDS).describe())

@@ -6,7 +6,6 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-import psutil
 from django.conf import settings
 from pymilvus import MilvusClient
 from rich.progress import track
@@ -15,7 +14,8 @@ from rich.table import Table
 from backend.engines import embedded
 from recognition.errors import GalleryUnavailable
 from recognition.gallery import Gallery, SearchSettings
-from tests.bench.scale.filling import INDEX_SECONDS, Filled, open_gallery
+from tests.bench.milvus import INDEX_SECONDS, resident_megabytes
+from tests.bench.scale.filling import Filled, open_gallery
 from tests.bench.scale.strategies import index_megabytes
 
 SEARCHES = 20
@@ -35,7 +35,9 @@ def measure_memory(galleries: Sequence[Filled], folder: Path) -> list[dict[str, 
         for name in client.list_collections():
             client.release_collection(name)
     _restart(folder)
-    found.append({"rows": 0, "index": "nothing loaded", "resident_mb": _resident(folder), "computed_mb": 0.0})
+    found.append(
+        {"rows": 0, "index": "nothing loaded", "resident_mb": resident_megabytes(folder), "computed_mb": 0.0}
+    )
     for filled in track([(one.index, one.rows) for one in galleries], description="loading alone"):
         loaded = open_gallery(*filled)
         loaded.gallery.load()
@@ -49,7 +51,7 @@ def measure_memory(galleries: Sequence[Filled], folder: Path) -> list[dict[str, 
             {
                 "rows": loaded.rows,
                 "index": loaded.index,
-                "resident_mb": _resident(folder),
+                "resident_mb": resident_megabytes(folder),
                 "computed_mb": index_megabytes(loaded),
             }
         )
@@ -57,7 +59,7 @@ def measure_memory(galleries: Sequence[Filled], folder: Path) -> list[dict[str, 
             for kind in ("float", "hash"):
                 client.release_collection(f"{loaded.gallery.name}_{kind}")
         sleep(SETTLING_SECONDS)
-        found[-1]["released_mb"] = _resident(folder)
+        found[-1]["released_mb"] = resident_megabytes(folder)
     return found
 
 
@@ -89,11 +91,6 @@ def _wait_until_it_answers(gallery: Gallery) -> None:
             if monotonic() > ends:
                 raise
             sleep(1.0)
-
-
-def _resident(folder: Path) -> float:
-    [milvus] = [engine for engine in embedded.status(folder) if engine.name == "milvus"]
-    return psutil.Process(milvus.pid).memory_info().rss / 1e6
 
 
 def table_of(found: Sequence[dict[str, Any]]) -> Table:
