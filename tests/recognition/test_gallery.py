@@ -1,7 +1,8 @@
 """The gallery on the real Milvus: against brute force in NumPy, and when the server is dead, hung or restarted."""
 
-import multiprocessing
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -21,6 +22,7 @@ from recognition.errors import GalleryMismatch, GalleryUnavailable
 from recognition.gallery import Entry, Gallery, IndexSettings, Match, SearchSettings, embeddings_of, ping
 from recognition.index import SEARCHED_EXACTLY, CollectionKind
 from recognition.metrics import exact_hash_search, exact_search
+from tests.live import REPOSITORY
 
 DIMENSION, BITS = 32, 64
 PICTURES = 10  # of each product
@@ -668,13 +670,26 @@ def test_a_gallery_is_used_again_after_it_was_closed(milvus_uri: str, small: Gal
     gallery.close()
 
 
-def test_a_forked_process_connects_anew(small: Gallery) -> None:
-    fork = multiprocessing.get_context("fork")
-    answers = fork.Queue()
-    assert small.count() == SMALL  # the parent is connected
-    child = fork.Process(target=lambda: answers.put(small.count()))
-    child.start()
-    assert answers.get(timeout=30) == SMALL
-    child.join(30)
-    assert child.exitcode == 0
-    assert small.count() == SMALL
+FORKING = """
+import multiprocessing
+import sys
+from recognition.index import IndexSettings
+from tests.recognition.test_gallery import SMALL, make_gallery
+
+small = make_gallery(sys.argv[1], IndexSettings("HNSW"), name=sys.argv[2], timeout_seconds=20.0)
+assert small.count() == SMALL  # the parent is connected
+fork = multiprocessing.get_context("fork")
+answers = fork.Queue()
+child = fork.Process(target=lambda: answers.put(small.count()))
+child.start()
+assert answers.get(timeout=60) == SMALL
+child.join(60)
+assert child.exitcode == 0
+assert small.count() == SMALL
+"""
+
+
+def test_a_forked_process_connects_anew(milvus_uri: str, small: Gallery) -> None:
+    """In a program of its own: over calls under way, which other tests may leave here, gRPC does not fork."""
+    command = [sys.executable, "-c", FORKING, milvus_uri, small.name]
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=200)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.folders import detector_folder
+from tests.recognition.toy_models import detector_card, detector_model, write_folder
 from tests.training.test_compare_detectors import scenes_file
 from training.cross_validate import folds_of, in_shooting_order, main, served_from, with_neighbours, without
 from training.settings import CocoFile
@@ -45,7 +45,7 @@ def test_what_is_left_out_is_neither_listed_nor_boxed(tmp_path: Path) -> None:
 
 
 def test_a_fold_can_be_judged_from_another_score_on(tmp_path: Path) -> None:
-    folder = detector_folder(tmp_path / "model")
+    folder = write_folder(tmp_path / "model", detector_model([(0, 0, 1, 1)], [(0.5, 0.1)]), detector_card())
     assert served_from(folder, None) is folder
     before, after = folder.card, served_from(folder, 0.75).card
     assert before.detection is not None
