@@ -26,7 +26,7 @@ demo: $(VENV)/.demo  ## everything from a bare checkout, one recognition shown; 
 	@$(BIN)/python manage.py demo $(if $(ONCE),--once)
 
 test: $(VENV)/.test  ## the tests, on real engines
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 3 $(ARGS)
 
 test-faults: $(VENV)/.test  ## what dies, fills up or comes twice, at the full counts of tests/faults.py; an hour
 	CHECKLANE_FAULTS=full $(BIN)/python -m pytest -m faults --timeout=3600 $(ARGS)

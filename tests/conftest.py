@@ -26,19 +26,23 @@ CHROMIUM = next(
 LIVE = "the live service"
 FAULTS = "faults of the engines"
 UNITS = {"tests/end_to_end/test_faults.py": FAULTS, "tests/end_to_end/": LIVE}
+# In the order in which they are done: what takes minutes first, so that no process is left with it alone at the end.
 ON_ENGINES = (
-    "tests/backend/",
-    "tests/bench/test_scale.py",
-    "tests/recognition/test_gallery.py",
-    "tests/recognition/test_pipeline.py",
+    "tests/backend/gallery/test_reembedding.py",
+    "tests/backend/evaluation/",
     "tests/training/test_documents.py",
     "tests/training/test_import_paddle.py",
+    "tests/recognition/test_gallery.py",
+    "tests/recognition/test_pipeline.py",
+    "tests/bench/test_scale.py",
+    "tests/backend/",
 )
 
 
 class UnitScheduling(LoadScopeScheduling):
-    """With `pytest -n 2`, in two processes on the one set of engines: the live service's tests and then the faults in
-    one of them, beside what needs no engine; when the engines are there for good, what needs them, in both."""
+    """With `pytest -n 3`, in processes on the one set of engines: the live service's tests and then the faults in one
+    of them, beside what needs no engine in another; the rest wait, for a fault has its time to be told in. When the
+    engines are there for good, what needs them, in all: they wait more than they compute."""
 
     def _split_scope(self, nodeid: str) -> str:
         return next(
@@ -46,21 +50,29 @@ class UnitScheduling(LoadScopeScheduling):
         )
 
     def _next_unit(self, node: Any) -> str | None:
-        """What a process is to do next; None while it has to wait for the faults to be over."""
+        """What a process is to do next; None while it has to wait."""
         if LIVE in self.workqueue:
             return LIVE
         live = next((one for one, work in self.assigned_work.items() if LIVE in work), node)
         if FAULTS in self.workqueue and node is live:
             return FAULTS
+        over = self._faults_are_over_beside(node)
+        others = [work for one, work in self.assigned_work.items() if one not in (node, live)]
+        if not over and any(map(self._pending_of, others)):
+            return None
         anywhere = next((unit for unit in self.workqueue if not unit.startswith((FAULTS, *ON_ENGINES))), None)
-        if anywhere is not None:
+        if anywhere is not None or not over:
             return anywhere
+        return min(
+            self.workqueue, key=lambda unit: [unit.startswith(start) for start in ON_ENGINES].index(True)
+        )
+
+    def _faults_are_over_beside(self, node: Any) -> bool:
+        """No other process has them before it or at work; what one gets behind its own comes after them."""
         elsewhere = [
             work[FAULTS] for one, work in self.assigned_work.items() if FAULTS in work and one is not node
         ]
-        if FAULTS in self.workqueue or not all(all(unit.values()) for unit in elsewhere):
-            return None
-        return next(iter(self.workqueue))
+        return FAULTS not in self.workqueue and all(all(unit.values()) for unit in elsewhere)
 
     def _assign_work_unit(self, node: Any) -> None:
         unit = self._next_unit(node)

@@ -2,7 +2,7 @@
 
 CHECKLANE_TEST_DATA names a folder whose engines stay up between runs, for whoever runs single tests all day;
 without it the set lives in a folder of its own and is stopped and removed at the end. Where tests run in several
-processes (`pytest -n 2`), the first starts the set and the others find it by that name; each has its own database,
+processes (`pytest -n 3`), the first starts the set and the others find it by that name; each has its own database,
 by pytest-django, and its own space of the broker.
 """
 
